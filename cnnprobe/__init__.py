@@ -1,0 +1,1 @@
+"""cnnprobe: why is my CNN not learning, and what will fix it?"""

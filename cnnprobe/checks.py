@@ -1,0 +1,51 @@
+"""Clear errors for bad arguments: each names the argument, the rule and the value received."""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+
+
+def check_rank(name: str, x: Any, rank: int) -> None:
+    """Raises `ValueError` unless `x` has exactly `rank` axes."""
+    shape = np.shape(x)
+    if len(shape) != rank:
+        raise ValueError(f"{name} must have {rank} axes, got shape {shape}.")
+
+
+def check_same_length(name: str, x: Any, other_name: str, other: Any) -> None:
+    """Raises `ValueError` unless both have as many rows."""
+    if np.shape(x)[:1] != np.shape(other)[:1]:
+        raise ValueError(
+            f"{name} and {other_name} must have as many rows, got shapes {np.shape(x)} and {np.shape(other)}."
+        )
+
+
+def check_at_least(name: str, value: Any, lowest: float) -> None:
+    """Raises `ValueError` unless `value` is a number that is not below `lowest`."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not value >= lowest:
+        raise ValueError(f"{name} must be a number of at least {lowest}, got {value!r}.")
+
+
+def check_integer(name: str, value: Any, lowest: int) -> None:
+    """Raises `ValueError` unless `value` is a whole number that is not below `lowest`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < lowest:
+        raise ValueError(f"{name} must be a whole number of at least {lowest}, got {value!r}.")
+
+
+def check_callable(name: str, value: Any) -> None:
+    """Raises `ValueError` unless `value` can be called."""
+    if not callable(value):
+        raise ValueError(f"{name} must be a function, got {value!r}.")
+
+
+def check_one_of(name: str, value: Any, known: Collection[str]) -> None:
+    """Raises `ValueError` unless `value` is one of `known`."""
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(sorted(known))}, got {value!r}.")
+
+
+def check_optional(check: Callable[..., None], name: str, value: Any, *rest: Any) -> None:
+    """Runs `check` unless `value` is None."""
+    if value is not None:
+        check(name, value, *rest)

@@ -1,0 +1,43 @@
+"""Trees of arrays: lifting a function over leaves, and the name of each leaf."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+T = TypeVar("T")
+
+
+def leaf_name(path: tuple) -> str:
+    """The path of a leaf as people write it: `conv1/kernel`, `layers/2/bias`."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def per_layer(fn: Callable[..., T], tree: PyTree, *rest: PyTree) -> dict[str, T]:
+    """Applies `fn` to every leaf, keyed by the leaf's path.
+
+    `rest` holds trees of the same structure, whose leaves become further arguments: `per_layer(update_ratio, updates,
+    params)`.
+
+    Raises:
+      ValueError: a tree of `rest` has another structure.
+
+    >>> per_layer(lambda x: x.shape, {"conv": {"kernel": jnp.zeros((3, 3))}})
+    {'conv/kernel': (3, 3)}
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    others = [jax.tree.structure(tree).flatten_up_to(other) for other in rest]
+    return {leaf_name(path): fn(leaf, *extra) for (path, leaf), *extra in zip(leaves, *others, strict=True)}
+
+
+def tree_sum_of_squares(tree: PyTree) -> Float[Array, ""]:
+    """Sum of the squares of all entries, in float32."""
+    squares = (jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree))
+    return sum(squares, start=jnp.float32(0))
+
+
+def tree_size(tree: PyTree) -> int:
+    """Number of entries of all leaves."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
