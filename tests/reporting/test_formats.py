@@ -53,8 +53,8 @@ def test_gain_of_a_run_without_a_number(trial_of):
 
 
 def test_trial_text_names_seeds_and_steps(trial_of):
-    text = formats.trial_text(trial_of())
-    assert text.endswith("0.11 without, 0.797 with the remedy (3 seeds, 150 steps)")
+    text = "balanced accuracy on 500 held-out images, from 11 % to 80 % (3 seeds of 150 steps)"
+    assert formats.trial_text(trial_of()) == text
 
 
 @pytest.mark.parametrize(
