@@ -38,7 +38,7 @@ def test_fashion_mnist_is_in_random_order():
 def test_fashion_mnist_labels_fit_the_images():
     (images, labels), _, _ = fashion_mnist()
     trousers, bags = images[labels == 1].mean(0)[..., 0], images[labels == 8].mean(0)[..., 0]
-    assert trousers[:, :6].mean() < 0.05 < 0.3 < bags[12:, :6].mean()  # trousers are narrow, bags are wide
+    assert trousers[:, :6].mean() < 0.05 < 0.2 < bags[12:, :6].mean()  # trousers are narrow, bags are wide
 
 
 @pytest.mark.parametrize(
