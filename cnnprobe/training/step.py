@@ -1,0 +1,178 @@
+"""One training step: loss, gradients, update and readings in one compiled program."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from cnnprobe.models.caching import cached
+from cnnprobe.training.predict import count_ids, label_classes, predict_classes
+from cnnprobe.trees import leaf_name
+from cnnprobe.types import Images, Key, Labels, Model, Outputs, Params, Problem, State
+
+
+class TrainState(NamedTuple):
+    """Everything that a step carries on: arrays only."""
+
+    params: Params
+    model_state: State
+    opt_state: optax.OptState
+    step: Int[Array, ""]  # updates made so far
+    key: Key  # never changes; each step folds its number into it
+
+
+class Observation(NamedTuple):
+    """What a probe sees of one step."""
+
+    params: Params  # before the update
+    grads: PyTree[Array]
+    updates: PyTree[Array]  # what is added to `params`
+    outputs: Outputs
+    labels: Labels
+    loss: Float[Array, ""]
+    images: Images
+
+
+class Report(NamedTuple):
+    """Readings of one step, all taken before its update."""
+
+    loss: Float[Array, ""]  # the user's own
+    accuracy: Float[Array, ""]  # fraction of the batch in [0, 1]; NaN where the labels are no classes
+    prediction_counts: Int[Array, " classes"]  # images of the batch predicted as each class
+    label_counts: Int[Array, " classes"]
+    probes: dict[str, Any]  # what each probe returned
+
+
+Probe: TypeAlias = Callable[[Observation], PyTree[Array]]
+TrainStep: TypeAlias = Callable[[TrainState, Images, Labels], tuple[TrainState, Report]]
+
+
+def init_state(problem: Problem, key: Key, images: Images) -> TrainState:
+    """The state before the first update, drawn from `key` with the shapes of one batch out of `images`.
+
+    Every array in it is a copy, since a step consumes the state that it is given.
+
+    Raises:
+      ValueError: a parameter is not real or complex, so that it has no gradient.
+    """
+    init_key, step_key = jax.random.split(key)
+    params, model_state = problem.model.init(init_key, images[: problem.batch_size])
+    _check_trainable(params)
+    opt_state = problem.optimizer.init(params)
+    return jax.tree.map(_copy, TrainState(params, model_state, opt_state, jnp.zeros((), jnp.int32), step_key))
+
+
+def make_train_step(
+    model: Model,
+    loss: Callable[[Outputs, Labels], Float[Array, ""]],
+    optimizer: optax.GradientTransformation,
+    *,
+    num_classes: int,
+    predict: Callable[[Outputs], Any] | None = None,
+    probes: Mapping[str, Probe] | Iterable[tuple[str, Probe]] | None = None,
+) -> TrainStep:
+    """Builds `step(state, images, labels) -> (state, report)`, compiled once for each batch shape.
+
+    The same parts give the same step, so that they are compiled once however often they are asked for. A step takes
+    over the memory of the state that it is given: use the one that it returns. The model is run in training mode, with
+    a key of its own for each step; the optimizer is given the value of the loss where it asks for it.
+
+    Raises:
+      ValueError: when first called, if the model does not return `(outputs, state)` or the loss no real scalar.
+    """
+    return _compiled_step(model, loss, optimizer, num_classes, predict, tuple(dict(probes or ()).items()))
+
+
+def run_model(
+    model: Model, params: Params, state: State, images: Images, *, key: Key, train: bool
+) -> tuple[Outputs, State]:
+    """`model.apply`, checked to return a pair.
+
+    Raises:
+      ValueError: it returns anything else, an array of two rows among it, which would unpack without a word.
+    """
+    result = model.apply(params, state, images, key=key, train=train)
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise ValueError(f"model.apply must return (outputs, state), got {_describe(result)}.")
+    return result
+
+
+def check_loss(value: Any) -> Float[Array, ""]:
+    """The value of a loss as an array; raises `ValueError` unless it is one real number."""
+    is_number = isinstance(value, float | jax.Array) or hasattr(value, "dtype")
+    if not is_number or jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        raise ValueError(f"loss must return a real scalar, got {_describe(value)}.")
+    return jnp.asarray(value)
+
+
+@cached
+def _compiled_step(
+    model: Model,
+    loss: Callable,
+    optimizer: optax.GradientTransformation,
+    num_classes: int,
+    predict: Callable | None,
+    probes: tuple[tuple[str, Probe], ...],
+) -> TrainStep:
+    """The jitted step of hashable parts."""
+    update = optax.with_extra_args_support(optimizer).update
+
+    def step(state: TrainState, images: Images, labels: Labels) -> tuple[TrainState, Report]:
+        """Loss, gradients, update, report."""
+        key = jax.random.fold_in(state.key, state.step)
+
+        def loss_fn(params: Params) -> tuple[Float[Array, ""], tuple[Outputs, State]]:
+            """The user's loss of the batch."""
+            outputs, model_state = run_model(model, params, state.model_state, images, key=key, train=True)
+            return check_loss(loss(outputs, labels)), (outputs, model_state)
+
+        (value, (outputs, model_state)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        updates, opt_state = update(
+            grads, state.opt_state, state.params, value=value, grad=grads, value_fn=lambda params: loss_fn(params)[0]
+        )
+        seen = Observation(state.params, grads, updates, outputs, labels, value, images)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(params, model_state, opt_state, state.step + 1, state.key), _report(
+            seen, num_classes, predict, probes
+        )
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def _report(
+    seen: Observation, num_classes: int, predict: Callable | None, probes: tuple[tuple[str, Probe], ...]
+) -> Report:
+    """Readings of one step."""
+    predictions = predict_classes(seen.outputs, jnp.shape(seen.labels)[0], predict=predict)
+    classes = label_classes(seen.labels)
+    return Report(
+        loss=seen.loss.astype(jnp.float32),
+        accuracy=jnp.float32(jnp.nan) if classes is None else jnp.mean(predictions == classes, dtype=jnp.float32),
+        prediction_counts=count_ids(predictions, num_classes),
+        label_counts=jnp.zeros(num_classes, jnp.int32) if classes is None else count_ids(classes, num_classes),
+        probes={name: probe(seen) for name, probe in probes},
+    )
+
+
+def _check_trainable(params: Params) -> None:
+    """Raises `ValueError` for a parameter without a gradient."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            raise ValueError(
+                f"params must be floating-point arrays to be trained, got {jnp.result_type(leaf)} at {leaf_name(path)}."
+            )
+
+
+def _copy(leaf: Any) -> Array:
+    """The leaf as an array of its own, of a strong type: a weak one would be traced again at the second step."""
+    return jnp.array(leaf, dtype=jnp.result_type(leaf), copy=True)
+
+
+def _describe(value: Any) -> str:
+    """A value by its type, and an array also by its shape."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype} of shape {value.shape}"
+    return f"a tuple of {len(value)}" if isinstance(value, tuple) else f"{type(value).__name__}"
