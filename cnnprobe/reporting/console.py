@@ -53,7 +53,7 @@ def _parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
 def _finding(finding: Finding, index: int) -> RenderableType:
     """One finding: how sure, why, what the remedy gained, what to do."""
     severity = (finding.severity, SEVERITY_STYLES.get(finding.severity, "bold"))
-    parts = [
+    parts: list[RenderableType] = [
         Text.assemble(severity, f"  {finding.cause}  ", (f"confidence {percent_text(finding.confidence)}", "dim")),
         Text(finding.evidence.sentence),
     ]
