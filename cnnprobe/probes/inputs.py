@@ -1,0 +1,311 @@
+"""Images: their scale and defects, and whether their labels belong to them at all.
+
+The consistency probes answer without training: nearest neighbours on pixels, and ridge regression on random convolution
+features, which also reads textures, where no two pixels correspond. Both are held against permuted labels.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Shaped
+
+from cnnprobe.checks import check_integer, check_rank, check_same_length
+from cnnprobe.probes.nulls import z_score
+from cnnprobe.types import AnyArray, Key
+
+_CHUNK = 64  # images per call of the compiled feature function: bounds its memory
+_GRID = 4  # random features are pooled on a grid of this many cells a side
+_NUM_FILTERS = 16  # per scale
+_RIDGES = np.logspace(-4, 1, 6)  # in units of the mean eigenvalue of the Gram matrix
+
+
+class ImageStats(NamedTuple):
+    """Scale and defects of a set of images; moments are over all finite entries."""
+
+    mean: float  # NaN without a finite entry, like the next four
+    std: float
+    min: float
+    max: float
+    max_abs: float
+    offset_ratio: float  # |mean| / std; infinite where all entries equal one number other than 0
+    num_nonfinite_images: int  # images with a NaN or infinite entry
+    blank_share: float  # images all of whose entries are equal
+    constant_pixel_share: float  # entries of an image that are the same in every image
+    distinct_share: float  # distinct images / images; 1: no duplicates
+
+
+class Consistency(NamedTuple):
+    """How well labels can be told from features, beside what permuted labels give."""
+
+    accuracy: float  # of the held-out predictions
+    majority: float  # share of the most frequent class: what a constant guess gives
+    null_mean: float  # accuracy on permuted labels
+    null_std: float
+    z: float  # (accuracy - null_mean) / null_std; below about 3: nothing links labels and features
+
+
+def image_stats(images: Shaped[AnyArray, " n *image"]) -> ImageStats:
+    """Describes a set of images of any numeric type as float32.
+
+    Raises:
+      ValueError: there is no image, or images are single numbers.
+    """
+    rows = _rows("images", images)
+    finite = np.isfinite(rows)
+    values = rows[finite].astype(np.float64)
+    low, high = (values.min(), values.max()) if values.size else (np.nan, np.nan)
+    mean, std = (values.mean(), values.std()) if values.size else (np.nan, np.nan)
+    return ImageStats(
+        mean=float(mean),
+        std=float(std),
+        min=float(low),
+        max=float(high),
+        max_abs=float(max(abs(low), abs(high))),
+        offset_ratio=_ratio(abs(float(mean)), float(std)),
+        num_nonfinite_images=int(np.sum(~np.all(finite, axis=1))),
+        blank_share=float(np.mean(rows.max(axis=1) == rows.min(axis=1))),
+        constant_pixel_share=float(np.mean(rows.max(axis=0) == rows.min(axis=0))),
+        distinct_share=len(set(_hashes(rows))) / len(rows),
+    )
+
+
+def split_overlap(images: Shaped[AnyArray, " n *image"], other_images: Shaped[AnyArray, " m *image"]) -> float:
+    """Share of `other_images` that occur in `images`, entry for entry after conversion to float32.
+
+    Raises:
+      ValueError: one of the two holds no image.
+    """
+    known = set(_hashes(_rows("images", images)))
+    others = _hashes(_rows("other_images", other_images))
+    return float(np.mean([image in known for image in others]))
+
+
+def pixel_features(
+    images: Shaped[AnyArray, " n *image"], *, max_features: int = 1024
+) -> Float[np.ndarray, "n features"]:
+    """Images as rows of at most about `max_features` numbers: averages over square blocks of pixels.
+
+    Rows that are no images (`[n, features]`) are thinned evenly instead. Non-finite entries become 0.
+    """
+    check_integer("max_features", max_features, 1)
+    rows = _rows("images", images)
+    shape = np.shape(images)
+    if len(shape) < 3 or rows.shape[1] <= max_features:
+        return np.nan_to_num(rows[:, :: -(-rows.shape[1] // max_features)], posinf=0, neginf=0)
+    height, width = shape[1:3]
+    down = min(math.ceil(math.sqrt(rows.shape[1] / max_features)), height)
+    across = min(math.ceil(rows.shape[1] / max_features / down), width)
+    pixels = rows.reshape(len(rows), height, width, -1)[:, : height // down * down, : width // across * across]
+    pixels = np.nan_to_num(pixels, posinf=0, neginf=0)
+    blocks = pixels.reshape(len(rows), height // down, down, width // across, across, -1)
+    return blocks.mean(axis=(2, 4)).reshape(len(rows), -1)
+
+
+def knn_consistency(
+    features: Shaped[AnyArray, " n *features"],
+    ids: Int[AnyArray, " n"],
+    *,
+    k: int = 5,
+    num_permutations: int = 20,
+    seed: int = 0,
+) -> Consistency:
+    """Leave-one-out accuracy of the k nearest neighbours, by cosine similarity of the centred rows.
+
+    Images are reduced by `pixel_features` first. Take some 500 to 1000 examples drawn from the whole set: the reading
+    rises with their number (on MNIST .67 with 128, .89 with 512).
+
+    Raises:
+      ValueError: fewer than two rows, another number of ids than rows, or `k` below 1.
+    """
+    check_integer("k", k, 1)
+    _check_pairs(features, ids)
+    rng = np.random.default_rng(seed)
+    # The order is random so that ties, as between equal images, do not follow the order of the data.
+    order = rng.permutation(len(ids))
+    classes, ids = np.unique(np.asarray(ids)[order], return_inverse=True)
+    neighbours = _neighbours(pixel_features(features)[order], min(k, len(ids) - 1))
+
+    def accuracy(labels: Int[np.ndarray, " n"]) -> float:
+        return float(np.mean(_votes(labels[neighbours], len(classes)) == labels))
+
+    return _against_permutations(accuracy, ids, rng, num_permutations)
+
+
+def random_features(images: Shaped[AnyArray, "n height width *channels"], *, seed: int = 0) -> Float[np.ndarray, "n d"]:
+    """Fixed random convolutions at up to three scales, pooled over a coarse grid, beside coarse pixels.
+
+    Each scale gives the mean absolute response in every cell of a 4 x 4 grid, and its maximum and standard deviation
+    over the image: the grid reads shapes, the rest reads textures. Each row depends on its image alone. Linear
+    classifiers on such features need standardised columns; `ridge_accuracy` does that.
+
+    Raises:
+      ValueError: `images` are not `[n, height, width]` or `[n, height, width, channels]`.
+
+    References:
+      Saxe et al., On random weights and unsupervised feature learning, ICML 2011.
+    """
+    if np.ndim(images) not in (3, 4):
+        raise ValueError(f"images must have 3 or 4 axes, got shape {np.shape(images)}.")
+    height, width = np.shape(images)[1:3]
+    pixels = _rows("images", images).reshape(len(images), height, width, -1)
+    pixels = np.nan_to_num(pixels, posinf=0, neginf=0)
+    padded = np.pad(pixels, [(0, -len(pixels) % _CHUNK), (0, 0), (0, 0), (0, 0)])
+    chunks = padded.reshape(-1, _CHUNK, *pixels.shape[1:])
+    pooled = [np.asarray(_convolution_features(jax.random.key(seed), chunk)) for chunk in chunks]
+    responses = np.concatenate(pooled)[: len(pixels)]
+    return np.concatenate([responses, pixel_features(pixels, max_features=256)], axis=1)
+
+
+def ridge_accuracy(
+    features: Float[AnyArray, "n d"], ids: Int[AnyArray, " n"], *, num_permutations: int = 20, seed: int = 0
+) -> Consistency:
+    """Accuracy of ridge regression onto one-hot labels: each random half predicted from the other.
+
+    Features are standardised by the half that is fitted; the ridge is the one of least leave-one-out error there.
+
+    Raises:
+      ValueError: fewer than two rows, or another number of ids than rows.
+    """
+    check_rank("features", features, 2)
+    _check_pairs(features, ids)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(ids))
+    classes, ids = np.unique(np.asarray(ids)[order], return_inverse=True)
+    rows = np.nan_to_num(np.asarray(features, np.float64)[order], posinf=0, neginf=0)
+    half = len(ids) // 2
+    fits = [(slice(half), slice(half, None)), (slice(half, None), slice(half))]
+    targets = np.eye(len(classes))
+    smoothers = [_ridge_smoother(rows[fit], rows[test], targets[ids[fit]]) for fit, test in fits]
+
+    def accuracy(labels: Int[np.ndarray, " n"]) -> float:
+        hits = [
+            np.argmax(smoother @ targets[labels[fit]], axis=1) == labels[test]
+            for smoother, (fit, test) in zip(smoothers, fits, strict=True)
+        ]
+        return float(np.mean(np.concatenate(hits)))
+
+    return _against_permutations(accuracy, ids, rng, num_permutations)
+
+
+def _rows(name: str, images: Shaped[AnyArray, " n *image"]) -> Float[np.ndarray, "n d"]:
+    """Images as float32 rows; what overflows becomes infinite."""
+    if np.ndim(images) < 2 or np.size(images) == 0:
+        raise ValueError(f"{name} must hold at least one image of at least one axis, got shape {np.shape(images)}.")
+    with np.errstate(over="ignore"):
+        return np.asarray(images).astype(np.float32).reshape(len(images), -1)
+
+
+def _hashes(rows: Float[np.ndarray, "n d"]) -> list[bytes]:
+    """A fingerprint of each row; adding 0 makes -0 and 0 one number."""
+    return [hashlib.blake2b((row + np.float32(0)).tobytes(), digest_size=16).digest() for row in rows]
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    """Quotient of two numbers that are not negative; x/0 is infinite and 0/0 is 0."""
+    if denominator == 0:
+        return float("inf") if numerator > 0 else 0.0
+    return numerator / denominator
+
+
+def _check_pairs(features: Shaped[AnyArray, " n *features"], ids: Int[AnyArray, " n"]) -> None:
+    """Raises unless there are at least two rows, each with an id."""
+    check_rank("ids", ids, 1)
+    check_same_length("features", features, "ids", ids)
+    check_integer("number of rows of features", len(ids), 2)
+
+
+def _neighbours(rows: Float[np.ndarray, "n d"], k: int) -> Int[np.ndarray, "n k"]:
+    """The k most similar other rows of each row, most similar first."""
+    centred = rows - rows.mean(axis=0)
+    norms = np.linalg.norm(centred, axis=1, keepdims=True)
+    unit = centred / np.where(norms > 0, norms, 1)
+    similarity = unit @ unit.T
+    np.fill_diagonal(similarity, -np.inf)
+    nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+    order = np.argsort(-np.take_along_axis(similarity, nearest, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(nearest, order, axis=1)
+
+
+def _votes(labels: Int[np.ndarray, "n k"], num_classes: int) -> Int[np.ndarray, " n"]:
+    """The most frequent label of each row; among equals, the nearest neighbour's."""
+    cells = np.arange(len(labels))[:, None] * num_classes + labels
+    counts = np.bincount(cells.ravel(), minlength=len(labels) * num_classes).reshape(-1, num_classes).astype(float)
+    counts[np.arange(len(labels)), labels[:, 0]] += 0.5
+    return np.argmax(counts, axis=1)
+
+
+def _against_permutations(
+    accuracy: Callable[[Int[np.ndarray, " n"]], float], ids: Int[np.ndarray, " n"], rng: np.random.Generator, num: int
+) -> Consistency:
+    """The accuracy on `ids` beside that on permutations of them."""
+    check_integer("num_permutations", num, 2)
+    null = np.array([accuracy(rng.permutation(ids)) for _ in range(num)])
+    value = accuracy(ids)
+    return Consistency(
+        accuracy=value,
+        majority=float(np.bincount(ids).max() / len(ids)),
+        null_mean=float(null.mean()),
+        null_std=float(null.std(ddof=1)),
+        z=z_score(value, null),
+    )
+
+
+def _ridge_smoother(
+    fit: Float[np.ndarray, "n d"], test: Float[np.ndarray, "m d"], targets: Float[np.ndarray, "n classes"]
+) -> Float[np.ndarray, "m n"]:
+    """The matrix that takes the targets of the fitted rows to the predictions for the others."""
+    mean, std = fit.mean(axis=0), fit.std(axis=0)
+    scale = np.where(std > 1e-6 * (np.abs(mean) + 1e-6), std, np.inf)
+    fit, test = (fit - mean) / scale, (test - mean) / scale
+    values, vectors = np.linalg.eigh(fit @ fit.T)
+    values = np.maximum(values, 0)
+    ridges = _RIDGES * max(float(values.mean()), 1e-12)
+    inverses = [vectors / (values + ridge) @ vectors.T for ridge in ridges]
+    # Leave-one-out residuals in closed form: (inverse @ y) / diag(inverse).
+    centred = targets - targets.mean(axis=0)
+    errors = [np.sum(np.square(inverse @ centred / np.diag(inverse)[:, None])) for inverse in inverses]
+    return test @ fit.T @ inverses[int(np.argmin(errors))] + 1 / len(fit)
+
+
+@jax.jit
+def _convolution_features(key: Key, images: Float[Array, "n height width channels"]) -> Float[Array, "n d"]:
+    """Pooled responses of random filters to images at full, half and quarter size."""
+    scales = [images]
+    while len(scales) < 3 and min(scales[-1].shape[1:3]) >= 16:
+        scales.append(_halve(scales[-1]))
+    keys = jax.random.split(key, len(scales))
+    pooled = [_pool(_convolve(*pair)) for pair in zip(keys, scales, strict=True)]
+    return jnp.concatenate(pooled, axis=1)
+
+
+def _halve(images: Float[Array, "n height width channels"]) -> Float[Array, "n halfheight halfwidth channels"]:
+    """Means over 2 x 2 pixels; an odd last row or column is left out."""
+    num, height, width, channels = images.shape
+    even = images[:, : height // 2 * 2, : width // 2 * 2]
+    return even.reshape(num, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
+
+
+def _convolve(key: Key, images: Float[Array, "n height width channels"]) -> Float[Array, "n rows columns filters"]:
+    """Responses to random 5 x 5 filters of zero mean, on at most about 64 x 64 positions."""
+    filters = jax.random.normal(key, (5, 5, images.shape[-1], _NUM_FILTERS))
+    filters = filters - filters.mean(axis=(0, 1, 2))
+    stride = max(1, min(images.shape[1:3]) // 64)
+    padded = jnp.pad(images, [(0, 0), (2, 2), (2, 2), (0, 0)], mode="edge")
+    return jax.lax.conv_general_dilated(
+        padded, filters, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _pool(responses: Float[Array, "n rows columns filters"]) -> Float[Array, "n d"]:
+    """Mean absolute response per cell of a coarse grid, and maximum and standard deviation over the image."""
+    num, height, width, filters = responses.shape
+    down, across = min(_GRID, height), min(_GRID, width)
+    cells = jnp.abs(responses[:, : height // down * down, : width // across * across])
+    cells = cells.reshape(num, down, height // down, across, width // across, filters).mean(axis=(2, 4))
+    parts = [cells.reshape(num, -1), responses.max(axis=(1, 2)), responses.std(axis=(1, 2))]
+    return jnp.concatenate(parts, axis=1)
