@@ -1,0 +1,52 @@
+# Everything a user or a maintainer types. Needs python3 >= 3.11 and make; the rest goes into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
+REPORT_DIR ?= report
+WORKERS ?= 2
+
+.PHONY: help demo test test-fast lint types format lock clean
+
+help:
+	@echo "make demo       diagnose two sick CNNs and a healthy one on bundled real images"
+	@echo "make test       run every test          make test-fast   leave out the slow ones"
+	@echo "make lint       check style             make types       check types"
+	@echo "make format     rewrite to style        make lock        resolve the dependencies anew"
+	@echo "make clean      remove what was built"
+
+$(VENV)/.user: pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --editable ".[report,images]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.user
+	$(PIP) --editable ".[report,images,dev]"
+	@touch $@
+
+demo: $(VENV)/.user
+	$(BIN)/python -m experiments.demo --report_dir=$(REPORT_DIR)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+test-fast: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock:
+	uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --fork-strategy requires-python \
+	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache $(REPORT_DIR)
