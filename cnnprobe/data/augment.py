@@ -21,66 +21,31 @@ Augment: TypeAlias = Callable[[Key, ImageBatch], ImageBatch]
 
 def compose(*augments: Augment) -> Augment:
     """One change after the other, each with a key of its own."""
-
-    def augment(key: Key, images: ImageBatch) -> ImageBatch:
-        for index, change in enumerate(augments):
-            images = change(jax.random.fold_in(key, index), images)
-        return images
-
-    return augment
+    return partial(_in_turn, augments)
 
 
 def random_flip(*, horizontal: bool = True, vertical: bool = False) -> Augment:
     """Mirrors each image with probability one half: left to right, top to bottom, or each by a coin of its own."""
-
-    def flip(key: Key, images: ImageBatch) -> ImageBatch:
-        check_rank("images", images, 4)
-        across, down = jax.random.bernoulli(key, 0.5, (2, len(images), 1, 1, 1))
-        images = jnp.where(across & horizontal, images[:, :, ::-1], images)
-        return jnp.where(down & vertical, images[:, ::-1], images)
-
-    return flip
+    return partial(_flip, horizontal, vertical)
 
 
 def random_shift(max_share: float = 0.1) -> Augment:
     """Moves each image by whole pixels, at most `max_share` of its side either way; the rim is repeated."""
     _check_share("max_share", max_share)
-
-    def shift(key: Key, images: ImageBatch) -> ImageBatch:
-        check_rank("images", images, 4)
-        sides = images.shape[1:3]
-        limits = jnp.array([int(max_share * side) for side in sides])
-        offsets = jax.random.randint(key, (len(images), 2), -limits, limits + 1)
-        return jax.vmap(_shifted)(images, offsets)
-
-    return shift
+    return partial(_shift, max_share)
 
 
 def random_rotation(max_degrees: float = 15.0) -> Augment:
     """Turns each image about its centre by up to `max_degrees` either way, interpolated; the rim is repeated."""
     if not 0 <= max_degrees <= 180:
         raise ValueError(f"max_degrees must be in 0..180, got {max_degrees!r}.")
-
-    def rotate(key: Key, images: ImageBatch) -> ImageBatch:
-        check_rank("images", images, 4)
-        limit = jnp.deg2rad(max_degrees)
-        angles = jax.random.uniform(key, (len(images),), minval=-limit, maxval=limit)
-        cos, sin = jnp.cos(angles), jnp.sin(angles)
-        return _warped(images, jnp.stack([cos, -sin, sin, cos], -1).reshape(-1, 2, 2))
-
-    return rotate
+    return partial(_rotate, max_degrees)
 
 
 def random_zoom(max_share: float = 0.1) -> Augment:
     """Enlarges or shrinks each image about its centre by up to `max_share`, interpolated; the rim is repeated."""
     _check_share("max_share", max_share)
-
-    def zoom(key: Key, images: ImageBatch) -> ImageBatch:
-        check_rank("images", images, 4)
-        factors = jax.random.uniform(key, (len(images), 1, 1), minval=1 - max_share, maxval=1 + max_share)
-        return _warped(images, jnp.eye(2) / factors)
-
-    return zoom
+    return partial(_zoom, max_share)
 
 
 def random_cutout(share: float = 0.25) -> Augment:
@@ -92,34 +57,79 @@ def random_cutout(share: float = 0.25) -> Augment:
       DeVries & Taylor, Improved regularization of convolutional neural networks with cutout, 2017.
     """
     _check_share("share", share)
-
-    def cutout(key: Key, images: ImageBatch) -> ImageBatch:
-        check_rank("images", images, 4)
-        num, height, width, _ = images.shape
-        half = share * min(height, width) / 2
-        rows, columns = (
-            jax.random.uniform(key, (2, num, 1, 1, 1)) * jnp.array([height, width])[:, None, None, None, None]
-        )
-        inside_rows = jnp.abs(jnp.arange(height)[:, None, None] + 0.5 - rows) < half
-        inside_columns = jnp.abs(jnp.arange(width)[:, None] + 0.5 - columns) < half
-        means = _as_type(jnp.mean(images.astype(jnp.float32), (1, 2), keepdims=True), images)
-        return jnp.where(inside_rows & inside_columns, means, images)
-
-    return cutout
+    return partial(_cutout, share)
 
 
 def gaussian_noise(share: float = 0.05) -> Augment:
     """Adds noise to every value: its standard deviation is `share` of the batch's range, which is not left."""
     _check_share("share", share)
+    return partial(_noise, share)
 
-    def noise(key: Key, images: ImageBatch) -> ImageBatch:
-        check_rank("images", images, 4)
-        values = images.astype(jnp.float32)
-        low, high = jnp.min(values), jnp.max(values)
-        noisy = values + share * (high - low) * jax.random.normal(key, images.shape)
-        return _as_type(jnp.clip(noisy, low, high), images)
 
-    return noise
+# --- the changes themselves --------------------------------------------------------------------------------------
+
+
+def _in_turn(augments: tuple[Augment, ...], key: Key, images: ImageBatch) -> ImageBatch:
+    """All changes, each applied to what the one before it returned."""
+    check_rank("images", images, 4)
+    for index, augment in enumerate(augments):
+        images = augment(jax.random.fold_in(key, index), images)
+    return images
+
+
+def _flip(horizontal: bool, vertical: bool, key: Key, images: ImageBatch) -> ImageBatch:
+    """Mirrored images where the coin says so."""
+    check_rank("images", images, 4)
+    across, down = jax.random.bernoulli(key, 0.5, (2, len(images), 1, 1, 1))
+    images = jnp.where(across & horizontal, images[:, :, ::-1], images)
+    return jnp.where(down & vertical, images[:, ::-1], images)
+
+
+def _shift(max_share: float, key: Key, images: ImageBatch) -> ImageBatch:
+    """Images moved by whole pixels."""
+    check_rank("images", images, 4)
+    limits = jnp.array([int(max_share * side) for side in images.shape[1:3]])
+    return jax.vmap(_moved)(images, jax.random.randint(key, (len(images), 2), -limits, limits + 1))
+
+
+def _rotate(max_degrees: float, key: Key, images: ImageBatch) -> ImageBatch:
+    """Images turned about their centres."""
+    check_rank("images", images, 4)
+    limit = jnp.deg2rad(max_degrees)
+    angles = jax.random.uniform(key, (len(images),), minval=-limit, maxval=limit)
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    return _warped(images, jnp.stack([cos, -sin, sin, cos], -1).reshape(-1, 2, 2))
+
+
+def _zoom(max_share: float, key: Key, images: ImageBatch) -> ImageBatch:
+    """Images stretched from their centres."""
+    check_rank("images", images, 4)
+    factors = jax.random.uniform(key, (len(images), 1, 1), minval=1 - max_share, maxval=1 + max_share)
+    return _warped(images, jnp.eye(2) / factors)
+
+
+def _cutout(share: float, key: Key, images: ImageBatch) -> ImageBatch:
+    """Images with a square of one value."""
+    check_rank("images", images, 4)
+    num, height, width, _ = images.shape
+    half = share * min(height, width) / 2
+    row, column = jax.random.uniform(key, (2, num, 1, 1, 1))
+    inside_rows = jnp.abs(jnp.arange(height)[:, None, None] + 0.5 - row * height) < half
+    inside_columns = jnp.abs(jnp.arange(width)[:, None] + 0.5 - column * width) < half
+    means = _as_type(jnp.mean(images.astype(jnp.float32), (1, 2), keepdims=True), images)
+    return jnp.where(inside_rows & inside_columns, means, images)
+
+
+def _noise(share: float, key: Key, images: ImageBatch) -> ImageBatch:
+    """Images with noise, clipped to the range that they had."""
+    check_rank("images", images, 4)
+    values = images.astype(jnp.float32)
+    low, high = jnp.min(values), jnp.max(values)
+    noisy = values + share * (high - low) * jax.random.normal(key, images.shape)
+    return _as_type(jnp.clip(noisy, low, high), images)
+
+
+# --- helpers -----------------------------------------------------------------------------------------------------
 
 
 def _check_share(name: str, share: float) -> None:
@@ -128,7 +138,7 @@ def _check_share(name: str, share: float) -> None:
         raise ValueError(f"{name} must be at least 0 and below 1, got {share!r}.")
 
 
-def _shifted(image: Shaped[Array, "height width channels"], offset: Shaped[Array, "2"]) -> Shaped[Array, "..."]:
+def _moved(image: Shaped[Array, "height width channels"], offset: Shaped[Array, "2"]) -> Shaped[Array, "..."]:
     """One image moved down and right by `offset`."""
     rows = jnp.clip(jnp.arange(image.shape[0]) - offset[0], 0, image.shape[0] - 1)
     columns = jnp.clip(jnp.arange(image.shape[1]) - offset[1], 0, image.shape[1] - 1)
@@ -141,12 +151,12 @@ def _warped(images: ImageBatch, matrices: Float[Array, "batch 2 2"]) -> ImageBat
     centre = jnp.array([height - 1, width - 1]) / 2
     pixels = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")) - centre[:, None, None]
 
-    def warp(image: Float[Array, "height width channels"], matrix: Float[Array, "2 2"]) -> Float[Array, "..."]:
+    def _warp(image: Float[Array, "height width channels"], matrix: Float[Array, "2 2"]) -> Float[Array, "..."]:
         places = list(jnp.einsum("ab,bhw->ahw", matrix, pixels) + centre[:, None, None])
         read = partial(map_coordinates, coordinates=places, order=1, mode="nearest")
         return jax.vmap(read, in_axes=-1, out_axes=-1)(image)
 
-    return _as_type(jax.vmap(warp)(images.astype(jnp.float32), matrices), images)
+    return _as_type(jax.vmap(_warp)(images.astype(jnp.float32), matrices), images)
 
 
 def _as_type(values: Float[Array, "..."], images: ImageBatch) -> Shaped[Array, "..."]:

@@ -1,6 +1,7 @@
 """The order in which one epoch of a problem shows its examples."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,10 @@ def epoch_batches(problem: Problem, epoch: int, *, seed: int | None = None) -> I
     check_integer("epoch", epoch, 0)
     if problem.batches is not None:
         return _loader_batches(problem.batches(epoch))
+    seed = problem.seed if seed is None else seed
     check_integer("batch_size", problem.batch_size, 1)
-    return _array_batches(problem, epoch, problem.seed if seed is None else seed)
+    check_integer("seed", seed, 0)
+    return _array_batches(problem, epoch, seed)
 
 
 def num_batches(problem: Problem) -> int | None:
@@ -55,10 +58,7 @@ def reshuffle(problem: Problem) -> Problem:
     if problem.batches is None:
         return problem._replace(shuffle=True)
 
-    def reshuffled(epoch: int) -> Iterable[Batch]:
-        return _redealt(_one_epoch(problem, epoch), np.random.default_rng([problem.seed, epoch, _RESHUFFLE_STREAM]))
-
-    return problem._replace(batches=reshuffled)
+    return problem._replace(batches=partial(_reshuffled, problem))
 
 
 def _array_batches(problem: Problem, epoch: int, seed: int) -> Iterator[Batch]:
@@ -100,6 +100,11 @@ def _array(x: Any, name: str, index: int) -> np.ndarray:
     if array.dtype.kind not in "biufV":  # "V": bfloat16 and the other small floats
         raise ValueError(f"batches(epoch) must yield {name} of numbers, got {array.dtype} at batch {index}.")
     return array
+
+
+def _reshuffled(problem: Problem, epoch: int) -> Iterator[Batch]:
+    """One epoch of the user's loader in another order."""
+    return _redealt(_one_epoch(problem, epoch), np.random.default_rng([problem.seed, epoch, _RESHUFFLE_STREAM]))
 
 
 def _one_epoch(problem: Problem, epoch: int) -> list[Batch]:

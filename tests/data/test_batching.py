@@ -56,9 +56,10 @@ def test_epoch_must_be_a_number(epoch):
         epoch_batches(problem_of(), epoch)
 
 
-def test_batch_size_must_be_positive():
-    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, got 0"):
-        epoch_batches(problem_of(batch_size=0), 0)
+@pytest.mark.parametrize(("field", "lowest", "value"), [("batch_size", 1, 0), ("seed", 0, -1)])
+def test_bad_fields_are_named(field, lowest, value):
+    with pytest.raises(ValueError, match=f"{field} must be a whole number of at least {lowest}, got {value}"):
+        epoch_batches(problem_of(**{field: value}), 0)
 
 
 def test_an_empty_set_has_no_batches():
