@@ -1,0 +1,151 @@
+"""What depends on the version of jax: the only file that knows jax's insides.
+
+Supported: jax 0.10.2 and newer. Where a newer jax names things differently the difference is found by looking, never
+by a version number, and an operation whose bodies are not understood is run whole, as it was traced.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax._src import source_info_util
+from jax.extend.core import Literal
+
+from cnnprobe.tracing.program import Constant, Op, Operand, Program, all_ops
+
+INLINED = frozenset({"jit", "pjit", "closed_call", "core_call"})
+REMAT = frozenset({"checkpoint", "remat", "remat2"})
+BODY_PARAMS = ("jaxpr", "call_jaxpr", "fun_jaxpr", "branches", "cond_jaxpr", "body_jaxpr")  # where bodies are kept
+
+
+class ScanParts(NamedTuple):
+    """How a scan divides its operands and what it was called with."""
+
+    num_consts: int
+    num_carry: int
+    settings: dict[str, Any]  # length, reverse, unroll
+
+
+def linearise(closed: Any) -> Program:
+    """Turns a closed jaxpr into a program; nested `jit` is inlined."""
+    numbers, types = itertools.count(), dict[int, jax.ShapeDtypeStruct]()
+
+    def number(var: Any) -> int:
+        value = next(numbers)
+        types[value] = jax.ShapeDtypeStruct(getattr(var.aval, "shape", ()), getattr(var.aval, "dtype", None))
+        return value
+
+    def inline(closed: Any, env: dict, constants: dict, ops: list[Op]) -> list[Operand]:
+        jaxpr, consts = _open(closed)
+        for var, const in zip(jaxpr.constvars, consts, strict=True):
+            env[var] = number(var)
+            constants[env[var]] = const
+        for eqn in jaxpr.eqns:
+            inputs = tuple(_read(env, atom) for atom in eqn.invars)
+            if eqn.primitive.name in INLINED and len(found := list(_bodies(eqn.params))) == 1:
+                inner = dict(zip(_open(found[0])[0].invars, inputs, strict=True))
+                env.update(zip(eqn.outvars, inline(found[0], inner, constants, ops), strict=True))
+                continue
+            outputs = tuple(number(var) for var in eqn.outvars)
+            env.update(zip(eqn.outvars, outputs, strict=True))
+            bodies = tuple(convert(body) for body in _bodies(eqn.params))
+            ops.append(Op(eqn.primitive.name, eqn.params, inputs, outputs, eqn, bodies))
+        return [_read(env, atom) for atom in jaxpr.outvars]
+
+    def convert(closed: Any) -> Program:
+        invars = _open(closed)[0].invars
+        env, constants, ops = {var: number(var) for var in invars}, dict[int, Any](), list[Op]()
+        inputs = tuple(env[var] for var in invars)
+        outputs = inline(closed, env, constants, ops)
+        return Program(inputs, tuple(outputs), tuple(ops), types, constants)
+
+    return convert(closed)
+
+
+def _open(closed: Any) -> tuple[Any, Sequence[Any]]:
+    """The jaxpr and its constants, whether or not it is closed."""
+    return getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
+
+
+def _bodies(params: dict[str, Any]) -> Iterator[Any]:
+    """The jaxprs among an equation's parameters."""
+    for name in BODY_PARAMS:
+        for value in params[name] if name == "branches" and name in params else [params.get(name)]:
+            if hasattr(_open(value)[0], "eqns"):
+                yield value
+
+
+def _read(env: dict, atom: Any) -> Operand:
+    """The operand that stands for a jaxpr's variable or literal."""
+    return Constant(atom.val) if isinstance(atom, Literal) else env[atom]
+
+
+def bind(op: Op, arguments: Sequence[Any]) -> list[Any]:
+    """Runs one operation as it was traced: same primitive, parameters, derivative rule and context."""
+    eqn = op.equation
+    params = eqn.primitive.get_bind_params(eqn.params) if hasattr(eqn.primitive, "get_bind_params") else eqn.params
+    name_stack = source_info_util.current_name_stack() + eqn.source_info.name_stack
+    context = eqn.ctx.manager if hasattr(eqn, "ctx") else contextlib.nullcontext()
+    with source_info_util.user_context(eqn.source_info.traceback, name_stack=name_stack), context:
+        result = eqn.primitive.bind(*arguments, **params)
+    return list(result) if eqn.primitive.multiple_results else [result]
+
+
+def scan_parts(op: Op) -> ScanParts | None:
+    """What is needed to rebuild a scan; None for another operation, or where this jax describes scans otherwise."""
+    needed = {"num_consts", "num_carry", "length", "reverse", "unroll"}
+    if op.name != "scan" or not needed <= set(op.params) or len(op.bodies) != 1:
+        return None
+    settings = {name: op.params[name] for name in ("length", "reverse", "unroll")}
+    return ScanParts(op.params["num_consts"], op.params["num_carry"], settings)
+
+
+def is_branch(op: Op) -> bool:
+    """Whether `op` chooses one of its bodies by its first operand."""
+    return op.name == "cond" and len(op.bodies) > 0
+
+
+def is_remat(op: Op) -> bool:
+    """Whether `op` runs its body and recomputes it for the gradient."""
+    return op.name in REMAT and len(op.bodies) == 1
+
+
+def remat_like(op: Op, fn: Callable) -> Callable:
+    """`fn` under the `jax.checkpoint` settings of `op`."""
+    return jax.checkpoint(fn, prevent_cse=op.params.get("prevent_cse", True), policy=op.params.get("policy"))
+
+
+def is_custom_derivative(op: Op) -> bool:
+    """Whether `op` carries its own derivative rule and so must be run whole."""
+    return op.name.startswith(("custom_jvp_call", "custom_vjp_call"))
+
+
+def is_backward(op: Op) -> bool:
+    """Whether `op` belongs to a backward pass that is part of the traced function itself."""
+    return "transpose(" in str(op.equation.source_info.name_stack)
+
+
+def self_test() -> None:
+    """Raises `RuntimeError` if this version of jax describes programs in a way that cnnprobe does not know.
+
+    Traces one small function; nothing is compiled.
+    """
+
+    def example(w: jax.Array, x: jax.Array) -> jax.Array:
+        step = jax.checkpoint(lambda x, w: jax.nn.relu(x @ w))
+        y, _ = jax.lax.scan(lambda x, w: (step(x, w), None), x, w)
+        y = jax.lax.cond(y.sum() > 0, lambda y: y @ w[0], lambda y: y, y)
+        return jax.jit(jnp.tanh)(jax.lax.stop_gradient(y))
+
+    program = linearise(jax.make_jaxpr(example)(jnp.zeros((3, 4, 4)), jnp.zeros((2, 4))))
+    found = {op.name for op in all_ops(program)}
+    rebuilt = [any(test(op) for op in all_ops(program)) for test in (scan_parts, is_branch, is_remat)]
+    missing = {"dot_general", "custom_jvp_call", "scan", "cond", "stop_gradient", "tanh"} - found
+    if missing or not all(rebuilt) or found & INLINED:
+        raise RuntimeError(
+            f"cnnprobe does not understand the programs of jax {jax.__version__}: missing {sorted(missing)}, "
+            f"scan, cond and remat understood {rebuilt}. Install a version of jax that this cnnprobe supports."
+        )

@@ -1,0 +1,122 @@
+"""The layers of a program: its convolutions and products of data with parameters."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from cnnprobe.tracing import compat
+from cnnprobe.tracing.axes import layer_axes
+from cnnprobe.tracing.following import Output, follow
+from cnnprobe.tracing.program import Op, Program, View, all_ops
+from cnnprobe.tracing.provenance import Origin, Origins, is_parameter, origin_of, shared_name, trace_origins
+
+PRODUCTS = frozenset({"conv_general_dilated", "dot_general"})
+
+
+class Layer(NamedTuple):
+    """One use of one kernel."""
+
+    name: str  # its parameter's path: "conv1", "layers/2"; a second use is "conv1#1"
+    kind: str  # "conv", "depthwise-conv", "grouped-conv", "transposed-conv" or "dense"
+    op: Op
+    kernel: int  # which operand of `op` holds the parameters
+    kernel_params: frozenset[str]  # paths of the parameters that its kernel is made of
+    params: frozenset[str]  # these, its bias and the normalisation that follows
+    output: Output
+    num_features: int
+    scans: tuple[tuple[int, int], ...]  # (loop, turns) of the loops that hand it a new kernel each turn
+    is_repeated: bool  # inside a loop or a branch
+
+    @property
+    def activation(self) -> str:
+        """Name of the activation it goes through, or ""."""
+        return self.output.activation.name if self.output.activation else ""
+
+
+class Structure(NamedTuple):
+    """What a program is made of."""
+
+    program: Program
+    origins: Origins
+    layers: tuple[Layer, ...]  # in program order
+    skipped: tuple[str, ...]  # operations that hold layers but cannot be looked into
+
+
+def find_structure(program: Program, inputs: list[Origin]) -> Structure:
+    """Finds the layers of `program`, whose inputs have the origins `inputs`."""
+    origins = trace_origins(program, inputs)
+    uses: Counter[str] = Counter()
+    layers = [_numbered(layer, uses) for layer in _layers(program, origins, {}, is_repeated=False)]
+    return Structure(program, origins, tuple(layers), tuple(_skipped(program)))
+
+
+def _numbered(layer: Layer, uses: Counter[str]) -> Layer:
+    """Tells a second use of the same kernel from the first."""
+    uses[layer.name] += 1
+    uses_before = uses[layer.name] - 1
+    return layer._replace(name=f"{layer.name}#{uses_before}") if uses_before else layer
+
+
+def _layers(program: Program, origins: Origins, turns: Mapping[int, int], is_repeated: bool) -> Iterator[Layer]:
+    """Layers in program order; `turns` is the length of each loop around."""
+    view = View(program)
+    for op in program.ops:
+        if op.name in PRODUCTS and (kernel := _kernel_operand(op, origins)) is not None:
+            yield _layer(view, origins, op, kernel, turns, is_repeated)
+        elif is_open(op):
+            parts = compat.scan_parts(op)
+            inner = {**turns, op.outputs[0]: parts.settings["length"]} if parts and op.outputs else turns
+            for body in op.bodies:
+                yield from _layers(body, origins, inner, is_repeated or not compat.is_remat(op))
+
+
+def is_open(op: Op) -> bool:
+    """Whether the bodies of `op` can be looked into and rebuilt."""
+    return compat.scan_parts(op) is not None or compat.is_remat(op) or compat.is_branch(op)
+
+
+def _kernel_operand(op: Op, origins: Origins) -> int | None:
+    """Number of the operand that holds parameters, if the other one comes from data; forward passes only."""
+    first, second = (origin_of(origins, ref) for ref in op.inputs[:2])
+    if first.data == second.data or compat.is_backward(op):
+        return None
+    kernel = 0 if second.data else 1
+    return kernel if is_parameter((first, second)[kernel]) else None
+
+
+def _layer(view: View, origins: Origins, op: Op, kernel: int, turns: Mapping[int, int], is_repeated: bool) -> Layer:
+    """The layer whose operation is `op`."""
+    origin = origin_of(origins, op.inputs[kernel])
+    name = shared_name(origin.params)
+    axes = layer_axes(op, kernel)
+    output = follow(view, origins, op.outputs[0], axes)
+    num_features = math.prod(view.shape(output.value)[axis] for axis in output.axes)
+    scans = tuple((loop, length) for loop, length in turns.items() if loop in origin.scans)
+    params = origin.params | output.params
+    return Layer(name, _kind(op), op, kernel, origin.params, params, output, num_features, scans, is_repeated)
+
+
+def _kind(op: Op) -> str:
+    """What kind of layer an operation is."""
+    if op.name == "dot_general":
+        return "dense"
+    groups = op.params["feature_group_count"]
+    if any(step > 1 for step in op.params["lhs_dilation"]):
+        return "transposed-conv"
+    if groups == 1:
+        return "conv"
+    channels = op.equation.invars[0].aval.shape[op.params["dimension_numbers"].lhs_spec[1]]
+    return "depthwise-conv" if groups == channels else "grouped-conv"
+
+
+def _skipped(program: Program) -> Iterator[str]:
+    """Operations with layers inside that stay closed, in words."""
+    for op in program.ops:
+        hidden = sum(inner.name in PRODUCTS for body in op.bodies for inner in all_ops(body))
+        if is_open(op):
+            for body in op.bodies:
+                yield from _skipped(body)
+        elif hidden:
+            label = op.params.get("name", "")
+            yield f"{op.name}{f' {label}' if label else ''} ({hidden} convolutions or products inside)"

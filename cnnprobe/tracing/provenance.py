@@ -1,0 +1,117 @@
+"""Where each value of a program comes from: which parameters, and whether any data."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from cnnprobe.tracing import compat
+from cnnprobe.tracing.program import Op, Operand, Program
+
+# Segments that say which array of a layer it is, not which layer. NNX paths end in `value`.
+ARRAY_SEGMENTS = frozenset({"kernel", "w", "weight", "weights", "W", "value", "raw_value", "embedding"})
+
+
+class Origin(NamedTuple):
+    """What a value derives from."""
+
+    params: frozenset[str] = frozenset()  # paths of parameters
+    data: bool = False  # anything that the function is given beside the parameters
+    scans: frozenset[int] = frozenset()  # the loops that hand it a new slice each turn
+
+
+Origins = dict[int, Origin]
+
+
+def union(origins: Sequence[Origin]) -> Origin:
+    """The origin of something computed from all of `origins`."""
+    return Origin(
+        frozenset().union(*(origin.params for origin in origins)),
+        any(origin.data for origin in origins),
+        frozenset().union(*(origin.scans for origin in origins)),
+    )
+
+
+def is_parameter(origin: Origin) -> bool:
+    """Whether a value is made of parameters alone."""
+    return bool(origin.params) and not origin.data
+
+
+def origin_of(origins: Origins, ref: Operand) -> Origin:
+    """The origin of an operand; constants have none."""
+    return origins.get(ref, Origin()) if isinstance(ref, int) else Origin()
+
+
+def trace_origins(program: Program, inputs: Sequence[Origin]) -> Origins:
+    """Origins of every value, bodies included, by one pass forward."""
+    origins: Origins = {}
+    _walk(program, inputs, origins)
+    return origins
+
+
+def _walk(program: Program, inputs: Sequence[Origin], origins: Origins) -> list[Origin]:
+    """Fills in `origins` for a program; returns those of its outputs."""
+    origins.update(zip(program.inputs, inputs, strict=True))
+    for op in program.ops:
+        arguments = [origin_of(origins, ref) for ref in op.inputs]
+        origins.update(zip(op.outputs, _op_origins(op, arguments, origins), strict=True))
+    return [origin_of(origins, ref) for ref in program.outputs]
+
+
+def _op_origins(op: Op, arguments: list[Origin], origins: Origins) -> list[Origin]:
+    """Origins of what one operation makes."""
+    if compat.scan_parts(op):
+        return _scan_origins(op, arguments, origins)
+    if compat.is_remat(op):
+        return _walk(op.bodies[0], arguments, origins)
+    if compat.is_branch(op):
+        branches = [_walk(body, arguments[1:], origins) for body in op.bodies]
+        return [union([arguments[0], *outputs]) for outputs in zip(*branches, strict=True)]
+    return [union(arguments)] * len(op.outputs)
+
+
+def _scan_origins(op: Op, arguments: list[Origin], origins: Origins) -> list[Origin]:
+    """Origins of a scan's outputs; what is carried is followed until nothing new comes in."""
+    parts = compat.scan_parts(op)
+    assert parts is not None
+    first, last = parts.num_consts, parts.num_consts + parts.num_carry
+    slices = [origin._replace(scans=origin.scans | set(op.outputs[:1])) for origin in arguments[last:]]
+    carry = arguments[first:last]
+    while True:
+        outputs = _walk(op.bodies[0], [*arguments[:first], *carry, *slices], origins)
+        grown = [union(pair) for pair in zip(carry, outputs[: len(carry)], strict=True)]
+        if grown == carry:
+            inside = set(op.outputs[:1])
+            return [origin._replace(scans=origin.scans - inside) for origin in outputs]
+        carry = grown
+
+
+def layer_name(path: str) -> str:
+    """The layer that a parameter belongs to: its path without the name of the array.
+
+    >>> layer_name("conv1/kernel/value"), layer_name("layers/2/w"), layer_name("w1")
+    ('conv1', 'layers/2', 'w1')
+    """
+    segments = path.split("/")
+    while len(segments) > 1 and segments[-1] in ARRAY_SEGMENTS:
+        segments.pop()
+    return "/".join(segments)
+
+
+def owner_name(path: str) -> str:
+    """The group that a parameter belongs to: `conv1` for `conv1/bias`, `conv1/kernel/value` and `conv1` itself.
+
+    >>> owner_name("block/conv1/bias/value"), owner_name("w1")
+    ('block/conv1', 'w1')
+    """
+    segments = path.split("/")
+    while len(segments) > 1 and segments[-1] in ("value", "raw_value"):
+        segments.pop()
+    return "/".join(segments[:-1] or segments)
+
+
+def shared_name(paths: frozenset[str]) -> str:
+    """One name for a kernel: its layer's, or the common front of the names when it is made of several parameters."""
+    names = sorted(layer_name(path).split("/") for path in paths)
+    if len(names) == 1:
+        return "/".join(names[0])
+    front = [first for first, last in zip(names[0], names[-1], strict=False) if first == last]
+    return "/".join(front) if front else "+".join("/".join(name) for name in names)

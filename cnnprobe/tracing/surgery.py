@@ -1,0 +1,210 @@
+"""Changing a model without its source: every function here takes a function and returns one of the same arguments.
+
+The function is traced and run again with single values replaced, so parameters keep their tree, and the result works
+under `jax.jit`, `jax.grad` and `jax.vmap` like the function it was made from.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from cnnprobe.checks import check_callable
+from cnnprobe.tracing.calls import trace_call
+from cnnprobe.tracing.dropouts import Dropout, find_dropouts
+from cnnprobe.tracing.endings import output_activation
+from cnnprobe.tracing.interpret import Edit, Edits, Reader, evaluate
+from cnnprobe.tracing.layers import Layer, find_structure
+from cnnprobe.tracing.program import Op, Operand, Program, View, all_ops
+
+
+def set_dropout_rate(fn: Callable, rate: float | Callable[[float], float]) -> Callable:
+    """`fn` with another dropout rate, or with `rate(old rate)` for each of its dropouts.
+
+    Finds dropout however it is written: uniform random numbers compared with a probability, the rest divided by it. A
+    `fn` that drops nothing (in evaluation mode, say) is left as it is.
+
+    Raises:
+      ValueError: a rate is not in [0, 1).
+    """
+    check_callable("fn", fn)
+    if not callable(rate):
+        _check_rate(rate)
+    return _edited(fn, lambda program: _dropout_edits(program, rate))
+
+
+def drop_output_activation(fn: Callable) -> Callable:
+    """`fn` with its first output read before the activation that it ends in: the logits of a softmax.
+
+    Raises:
+      ValueError: on the call, if `fn` does not end in an activation.
+    """
+
+    def edits(program: Program) -> Edits:
+        activation = output_activation(program)
+        if activation is None:
+            last = program.ops[-1].name if program.ops else "nothing"
+            raise ValueError(f"fn must end in an activation to drop, got a function that ends in {last}.")
+        return {activation.result: _replace_by(activation.source)}
+
+    return _edited(fn, edits)
+
+
+def keep_gradients(fn: Callable) -> Callable:
+    """`fn` without its `jax.lax.stop_gradient`.
+
+    That on the maximum inside a softmax stays, where it changes nothing.
+    """
+
+    def edits(program: Program) -> Edits:
+        return {
+            op.outputs[0]: _replace_by(op.inputs[0])
+            for part in _parts(program)
+            for op in part.ops
+            if op.name == "stop_gradient" and not _is_maximum(View(part), op.inputs[0])
+        }
+
+    return _edited(fn, edits)
+
+
+def replace_activation(fn: Callable, name: str, new: Callable[[Array], Array], *, params_argnum: int = 0) -> Callable:
+    """`fn` with `new` in place of the activation `name` ("relu", "tanh", ...) behind each of its layers.
+
+    Raises:
+      ValueError: on the call, if no layer goes through such an activation.
+    """
+    check_callable("fn", fn)
+    check_callable("new", new)
+
+    @functools.wraps(fn)
+    def changed(*args: Any, **kwargs: Any) -> Any:
+        call = trace_call(fn, args, kwargs, [params_argnum])
+        layers = find_structure(call.program, call.origins).layers
+        edits = {
+            activation.result: _replace_by(activation.source, new)
+            for layer in layers
+            if (activation := layer.output.activation) is not None and activation.name == name
+        }
+        if not edits:
+            found = sorted({layer.activation for layer in layers})
+            raise ValueError(f"name must be an activation behind a layer, got {name!r}; found: {found}.")
+        return call.rebuild(evaluate(call.program, call.inputs, edits, {}).outputs)
+
+    return changed
+
+
+def last_layer_inputs(fn: Callable, *, params_argnum: int = 0) -> Callable[..., tuple[Any, Float[Array, "batch ..."]]]:
+    """Makes a function that returns `(fn(...), features)`: the input of the last layer with parameters.
+
+    Raises:
+      ValueError: on the call, if `fn` has no layer, or if the last one is inside a loop or a branch.
+    """
+    check_callable("fn", fn)
+
+    @functools.wraps(fn)
+    def extended(*args: Any, **kwargs: Any) -> tuple[Any, Array]:
+        call = trace_call(fn, args, kwargs, [params_argnum])
+        layers = find_structure(call.program, call.origins).layers
+        if not layers or layers[-1].is_repeated:
+            problem = f"{layers[-1].name}, which is in a loop or branch" if layers else "no layer"
+            raise ValueError(f"fn must end in a layer outside loops and branches, got {problem}.")
+        value, edit = _read_input(layers[-1])
+        outputs, readings = evaluate(call.program, call.inputs, {value: edit}, {})
+        return call.rebuild(outputs), readings[value]
+
+    return extended
+
+
+def _edited(fn: Callable, find_edits: Callable[[Program], Edits]) -> Callable:
+    """`fn` with the edits that `find_edits` wants for its program."""
+    check_callable("fn", fn)
+
+    @functools.wraps(fn)
+    def changed(*args: Any, **kwargs: Any) -> Any:
+        call = trace_call(fn, args, kwargs, [])
+        return call.rebuild(evaluate(call.program, call.inputs, find_edits(call.program), {}).outputs)
+
+    return changed
+
+
+def _replace_by(source: Operand, fn: Callable[[Array], Array] = lambda x: x) -> Edit:
+    """Replaces a value by `fn` of another one, in its own precision."""
+
+    def apply(value: Array, read: Reader, slot: None) -> tuple[Array, None]:  # noqa: ARG001
+        return fn(read(source)).astype(value.dtype), None
+
+    return Edit(apply)
+
+
+def _read_input(layer: Layer) -> tuple[int, Edit]:
+    """Reads what a layer's operation is applied to."""
+    source = layer.op.inputs[1 - layer.kernel]
+    return layer.op.outputs[0], Edit(lambda value, read, slot: (value, read(source)))  # noqa: ARG005
+
+
+def _parts(program: Program) -> list[Program]:
+    """A program and all its bodies."""
+    return [program, *(body for op in all_ops(program) for body in op.bodies)]
+
+
+def _is_maximum(view: View, ref: Operand, depth: int = 5) -> bool:
+    """Whether `ref` is a maximum over an axis, at most `depth` steps before."""
+    op = view.producer(ref)
+    if op is None or depth == 0:
+        return False
+    return op.name == "reduce_max" or any(_is_maximum(view, operand, depth - 1) for operand in op.inputs)
+
+
+# --- dropout -----------------------------------------------------------------------------------------------------
+
+
+def _check_rate(rate: float) -> float:
+    """Raises `ValueError` unless `rate` leaves something."""
+    if not 0 <= rate < 1:
+        raise ValueError(f"rate must be in [0, 1), got {rate!r}.")
+    return rate
+
+
+def _dropout_edits(program: Program, rate: float | Callable[[float], float]) -> Edits:
+    """Draws each mask, and scales what it keeps, with another rate."""
+    edits: dict[int, Edit] = {}
+    for dropout in find_dropouts(program):
+        new = _check_rate(rate(dropout.rate) if callable(rate) else rate)
+        edits[dropout.compare.outputs[0]] = _set_operand(dropout.compare, dropout.threshold, _threshold(dropout, new))
+        if dropout.scale is not None:
+            edits[dropout.scale.outputs[0]] = _set_operand(dropout.scale, dropout.factor, _factor(dropout, new))
+    return edits
+
+
+def _threshold(dropout: Dropout, rate: float) -> float:
+    """What the uniform numbers are compared with."""
+    return rate if dropout.is_rate else 1 - rate
+
+
+def _factor(dropout: Dropout, rate: float) -> float:
+    """What scales the entries that are kept."""
+    is_division = dropout.scale is not None and dropout.scale.name == "div" and dropout.factor == 1
+    return 1 - rate if is_division else 1 / (1 - rate)
+
+
+OPERATIONS: dict[str, Callable[[Any, Any], Array]] = {
+    "div": jnp.divide,
+    "mul": jnp.multiply,
+    "lt": jnp.less,
+    "le": jnp.less_equal,
+    "gt": jnp.greater,
+    "ge": jnp.greater_equal,
+}
+
+
+def _set_operand(op: Op, index: int, number: float) -> Edit:
+    """Computes `op` again with a number in place of one operand."""
+
+    def apply(value: Array, read: Reader, slot: None) -> tuple[Array, None]:  # noqa: ARG001
+        operands = [read(ref) for ref in op.inputs]
+        operands[index] = jnp.asarray(number, jnp.result_type(operands[index]))
+        return OPERATIONS[op.name](*operands).astype(value.dtype), None
+
+    return Edit(apply)

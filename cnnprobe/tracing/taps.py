@@ -1,0 +1,231 @@
+"""Readings of every layer, forward and backward, of an unedited function.
+
+`tap` and `value_and_grad` trace the function, find its layers by the parameters that they use, and run the same program
+with readings inserted behind each layer. The readings of an activation's gradient come out as the gradient by a slot of
+zeros: a `sink` is the identity whose backward pass hands the statistic to the slot.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from cnnprobe.checks import check_callable
+from cnnprobe.tracing.axes import Axes
+from cnnprobe.tracing.calls import Call, trace_call
+from cnnprobe.tracing.interpret import Edit, Reader, evaluate
+from cnnprobe.tracing.layers import Layer, Structure, find_structure
+from cnnprobe.tracing.readings import LayerLayout, Layout, Readings, pack
+
+
+def tap(fn: Callable, *, params_argnum: int = 0) -> Callable[..., tuple[Any, Readings]]:
+    """Makes a function that returns `(fn(...), readings)`: the forward readings of every layer.
+
+    The argument at `params_argnum` holds the parameters, from which layers get their names; numbers, strings and
+    functions among the arguments stay what they are. Use it inside `jax.jit`, as one uses `jax.grad`.
+
+    Raises:
+      ValueError: on the call, if `fn` has no layer with parameters from that argument.
+
+    >>> out, readings = tap(lambda w, x: jax.nn.relu(x @ w))(jnp.eye(3), jnp.ones((2, 3)))
+    >>> [layer.activation for layer in readings.layout.layers]
+    ['relu']
+    """
+    check_callable("fn", fn)
+
+    @functools.wraps(fn)
+    def tapped(*args: Any, **kwargs: Any) -> tuple[Any, Readings]:
+        call = trace_call(fn, args, kwargs, [params_argnum])
+        structure = _structure(call)
+        outputs, rows = evaluate(call.program, call.inputs, _edits(structure.layers), {})
+        return call.rebuild(outputs), _readings(structure, rows, {})
+
+    return tapped
+
+
+def value_and_grad(
+    loss_fn: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False, *, backward: bool = True
+) -> Callable[..., tuple[Any, Any, Readings]]:
+    """Like `jax.value_and_grad`, with the readings of every layer as one more value.
+
+    Returns `(value, grads, readings)`, or `((value, aux), grads, readings)` with `has_aux`. Value and gradients are
+    those of `loss_fn`. With `backward=False` the gradients of activations are not read.
+
+    Raises:
+      ValueError: on the call, if the loss is no scalar, if a parameter is not a floating-point array, or if `loss_fn`
+        has no layer with parameters from the arguments at `argnums`.
+
+    >>> loss, grads, readings = value_and_grad(lambda w, x: jnp.sum(x @ w))(jnp.eye(3), jnp.ones((2, 3)))
+    >>> float(loss), grads.shape
+    (6.0, (3, 3))
+    """
+    check_callable("loss_fn", loss_fn)
+    positions = [argnums] if isinstance(argnums, int) else list(argnums)
+
+    @functools.wraps(loss_fn)
+    def tapped(*args: Any, **kwargs: Any) -> tuple[Any, Any, Readings]:
+        call = trace_call(loss_fn, args, kwargs, positions)
+        structure = _structure(call)
+        owned = _parameter_inputs(call, positions, len(args))
+        edits, slots = _edits(structure.layers), _slots(structure.layers) if backward else {}
+
+        def run(trained: list[Any], slots: dict[int, Array]) -> tuple[Any, tuple]:
+            inputs = list(call.inputs)
+            for index, leaf in zip(owned, trained, strict=True):
+                inputs[index] = leaf
+            outputs, rows = evaluate(call.program, inputs, edits, slots)
+            value, aux = _split_loss(call.rebuild(outputs), has_aux)
+            return value, (aux, rows)
+
+        trained = [jnp.asarray(call.inputs[index]) for index in owned]
+        (value, (aux, rows)), (leaves, gradients) = jax.value_and_grad(run, (0, 1), has_aux=True)(trained, slots)
+        grads = _rebuild_grads(call, args, positions, dict(zip(owned, leaves, strict=True)), isinstance(argnums, int))
+        return (value, aux) if has_aux else value, grads, _readings(structure, rows, gradients)
+
+    return tapped
+
+
+def _structure(call: Call) -> Structure:
+    """The layers of a call."""
+    structure = find_structure(call.program, call.origins)
+    if not structure.layers:
+        paths = sorted(path for origin in call.origins for path in origin.params)
+        raise ValueError(
+            "fn must have a convolution or matrix product of data with parameters that are an argument, got none; "
+            f"parameters: {paths[:8]}, skipped: {list(structure.skipped)}."
+        )
+    return structure
+
+
+def _parameter_inputs(call: Call, positions: Sequence[int], num_args: int) -> list[int]:
+    """Numbers of the inputs that are differentiated."""
+    argnums = {position % num_args for position in positions}
+    owned = [index for index, owner in enumerate(call.owners) if owner in argnums]
+    for index in owned:
+        dtype = jnp.result_type(call.inputs[index])
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            name = "/".join(call.origins[index].params) or f"argument {call.owners[index]}"
+            raise ValueError(f"parameters must be floating-point arrays, got {dtype} for {name}.")
+    return owned
+
+
+def _split_loss(result: Any, has_aux: bool) -> tuple[Any, Any]:
+    """Checks what a loss function returned."""
+    if has_aux and not (isinstance(result, tuple) and len(result) == 2):
+        raise ValueError(f"loss_fn must return (loss, aux) with has_aux=True, got {type(result).__name__}.")
+    value, aux = result if has_aux else (result, None)
+    if not isinstance(value, jax.Array) or value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        got = f"shape {np.shape(value)}, {value.dtype}" if isinstance(value, jax.Array) else f"a {type(value).__name__}"
+        raise ValueError(f"loss_fn must return a floating-point scalar, got {got}.")
+    return value, aux
+
+
+def _rebuild_grads(call: Call, args: tuple, positions: Sequence[int], grads: dict[int, Any], is_single: bool) -> Any:
+    """Gradients in the trees of the arguments."""
+    trees = []
+    for position in (position % len(args) for position in positions):
+        leaves = [grad for index, grad in grads.items() if call.owners[index] == position]
+        trees.append(jax.tree.unflatten(jax.tree.structure(args[position]), leaves))
+    return trees[0] if is_single else tuple(trees)
+
+
+# --- one reading -------------------------------------------------------------------------------------------------
+
+
+def _edits(layers: Sequence[Layer]) -> dict[int, Edit]:
+    """One reading for each measured value; layers that end in the same value share it."""
+    return {
+        layer.output.value: Edit(
+            functools.partial(_read_value, layer.output.axes),
+            frozenset(loop for loop, _ in layer.scans),
+            functools.partial(_fold_rows, layer.num_features),
+            functools.partial(_empty_row, layer.num_features),
+        )
+        for layer in layers
+    }
+
+
+def _slots(layers: Sequence[Layer]) -> dict[int, Array]:
+    """Zeros by which the loss is differentiated: their gradients are the backward readings."""
+    return {
+        layer.output.value: jnp.zeros((*(length for _, length in layer.scans), layer.num_features)) for layer in layers
+    }
+
+
+def _read_value(axes: Axes, x: Array, read: Reader, slot: Array | None) -> tuple[Array, Array]:  # noqa: ARG001
+    """Reads one value on its way."""
+    return x if slot is None else sink(axes, x, slot), forward_row(jax.lax.stop_gradient(x), axes)
+
+
+def forward_row(x: Float[Array, "..."], axes: Axes) -> Float[Array, " entries"]:
+    """Count, then sum, sum of squares, sum of signs and maximum of each unit, in float32.
+
+    These and no others, because XLA has fast kernels for plain sums and maxima over leading axes; a comparison with a
+    cast would be a slow pass of its own. bfloat16 sums would be wrong, so the reduction is in float32.
+    """
+    others = tuple(axis for axis in range(x.ndim) if axis not in axes)
+    x = x.astype(jnp.float32)
+    count = math.prod(x.shape[axis] for axis in others)
+    maximum = jnp.max(x, others, initial=-jnp.inf)
+    fields = (jnp.sum(x, others), jnp.sum(x * x, others), jnp.sum(jnp.sign(x), others), maximum)
+    return jnp.concatenate([jnp.full(1, count, jnp.float32), *(field.ravel() for field in fields)])
+
+
+def _fold_rows(num_features: int, rows: Float[Array, "turns ..."]) -> Float[Array, "..."]:
+    """Merges the rows of several turns of a loop."""
+    return jnp.concatenate([rows[..., :-num_features].sum(0), rows[..., -num_features:].max(0)], axis=-1)
+
+
+def _empty_row(num_features: int, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """The row of no activations."""
+    return jnp.zeros(shape).at[..., -num_features:].set(-jnp.inf)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def sink(axes: Axes, x: Array, slot: Float[Array, " features"]) -> Array:  # noqa: ARG001
+    """Returns `x`; its derivative by `slot` is the sum of squares of the gradient by `x`, per unit."""
+    return x
+
+
+def _sink_forward(axes: Axes, x: Array, slot: Array) -> tuple[Array, None]:  # noqa: ARG001
+    return x, None
+
+
+def _sink_backward(axes: Axes, _: None, gradient: Array) -> tuple[Array, Array]:
+    others = tuple(axis for axis in range(gradient.ndim) if axis not in axes)
+    squares = jnp.sum(jnp.square(gradient.astype(jnp.float32)), others)
+    return gradient, squares.ravel()
+
+
+sink.defvjp(_sink_forward, _sink_backward)
+
+
+# --- all readings ------------------------------------------------------------------------------------------------
+
+
+def _readings(structure: Structure, rows: dict[int, Array], gradients: dict[int, Array]) -> Readings:
+    """Packs rows and activation gradients, and says where each layer's are."""
+    starts, gradient_starts, size = {}, {}, 0
+    for value, row in rows.items():
+        starts[value], size = size, size + row.size
+    for value, gradient in gradients.items():
+        gradient_starts[value], size = size, size + gradient.size
+    layers = tuple(
+        LayerLayout(
+            layer.name,
+            layer.kind,
+            layer.activation,
+            layer.num_features,
+            tuple(length for _, length in layer.scans),
+            starts[layer.output.value],
+            gradient_starts.get(layer.output.value),
+        )
+        for layer in structure.layers
+    )
+    packed = pack([*rows.values(), *gradients.values()])
+    return Readings(packed, Layout(layers, structure.skipped, size))
