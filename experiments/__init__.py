@@ -1,0 +1,1 @@
+"""Thin scripts on top of cnnprobe: diagnose, train, demo."""

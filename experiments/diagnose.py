@@ -1,0 +1,70 @@
+"""Says why a CNN does not learn, and what will fix it.
+
+A built-in case:      python -m experiments.diagnose --dataset=fashion_mnist --fault=softmax_twice
+Your own images:      python -m experiments.diagnose --images=photos/
+Your own training:    python -m experiments.diagnose --problem=my_module:my_problem
+
+Exit code 0: no fault was found. 1: a fault was found. 2: bad input.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from experiments import cli, problem_flags, report_flags
+
+_JSON = flags.DEFINE_bool("json", False, "Print the diagnosis as JSON and nothing else.")
+
+
+def run(*, budget_seconds: float = 60.0, report_dir: str | None = None, **choices: Any) -> dict[str, Any]:
+    """Builds the chosen problem and diagnoses it.
+
+    Args:
+      budget_seconds: wall time of the diagnosis.
+      report_dir: where to write the report; None: nowhere.
+      **choices: what `problems.build_problem` takes.
+
+    Returns:
+      `diagnosis`, and `report`: the path of the page or None.
+    """
+    from experiments.problems import build_problem
+
+    problem, class_names = build_problem(**choices)
+
+    from cnnprobe.doctor.diagnose import diagnose
+    from cnnprobe.reporting.report import write_report
+
+    diagnosis = diagnose(problem, budget_seconds=budget_seconds)
+    if len(class_names) == len(diagnosis.class_names):
+        diagnosis = diagnosis._replace(class_names=class_names)
+    report = None if report_dir is None else write_report(diagnosis, report_dir)
+    return {"diagnosis": diagnosis, "report": report}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs with the parsed flags, prints, and returns the exit code."""
+    del argv
+    result = run(
+        budget_seconds=report_flags.BUDGET_SECONDS.value,
+        report_dir=report_flags.REPORT_DIR.value,
+        **problem_flags.chosen(),
+    )
+    if _JSON.value:
+        from cnnprobe.reporting.jsonfile import diagnosis_to_dict
+
+        print(json.dumps(diagnosis_to_dict(result["diagnosis"]), allow_nan=False))
+    else:
+        from cnnprobe.reporting.console import print_diagnosis
+
+        print_diagnosis(result["diagnosis"])
+        if result["report"] is not None:
+            print(f"Report: {result['report']}")
+    return cli.FAULTY if result["diagnosis"].verdict == "faulty" else cli.HEALTHY
+
+
+if __name__ == "__main__":
+    flags.adopt_module_key_flags(problem_flags)
+    flags.adopt_module_key_flags(report_flags)
+    cli.launch(main)

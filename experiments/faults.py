@@ -1,0 +1,281 @@
+"""Faults to plant in a healthy problem, one at a time: each is a pure function of the problem, as a remedy is.
+
+The problem is expected as `problems.build_problem` makes it: images between 0 and 1 after `preprocess`, integer labels,
+logits out of the model, the mean cross-entropy as the loss.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from cnnprobe.checks import check_one_of
+from cnnprobe.data.sampling import num_examples, take
+from cnnprobe.models.networks import small_cnn
+from cnnprobe.models.plain import conv, init_conv, init_dense, max_pool
+from cnnprobe.types import Dataset, Images, Key, Labels, Model, Params, Problem, Remedy, State
+
+# --- what the model is fed ---------------------------------------------------------------------------------------
+
+
+def raw_pixels(problem: Problem) -> Problem:
+    """Pixels from 0 to 255, trained with plain SGD."""
+    return _feed(problem, lambda images: 255 * images)._replace(optimizer=optax.sgd(0.1))
+
+
+def inputs_scaled_twice(problem: Problem) -> Problem:
+    """Pixels divided by 255 a second time."""
+    return _feed(problem, lambda images: images / 255)
+
+
+def inputs_offset(problem: Problem) -> Problem:
+    """A constant 10 added to every pixel."""
+    return _feed(problem, lambda images: images + 10)
+
+
+def blank_images(problem: Problem) -> Problem:
+    """Every image black, as a wrong integer division leaves it."""
+    return _feed(problem, lambda images: images // 2)
+
+
+# --- labels and their order --------------------------------------------------------------------------------------
+
+
+def shuffled_labels(problem: Problem) -> Problem:
+    """Training labels that were permuted once, so that they belong to other images."""
+    return _relabel(problem, lambda labels: np.random.default_rng(0).permutation(labels))
+
+
+def labels_off_by_one(problem: Problem) -> Problem:
+    """Training labels that count from 1."""
+    return _relabel(problem, lambda labels: labels + 1)
+
+
+def sorted_batches(problem: Problem) -> Problem:
+    """Batches of four in the order of the classes, never shuffled."""
+    kept = np.argsort(_labels(problem), kind="stable")
+    return _keep(problem, kept)._replace(shuffle=False, batch_size=4)
+
+
+def class_imbalance(problem: Problem) -> Problem:
+    """One example in fifty of every class but the first."""
+    labels = _labels(problem)
+    rank = np.array([np.sum(labels[:index] == label) for index, label in enumerate(labels)])
+    return _keep(problem, np.flatnonzero((labels == 0) | (rank % 50 == 0)))
+
+
+def too_little_data(problem: Problem) -> Problem:
+    """Forty training images, seen many times over."""
+    return _keep(problem, np.arange(40))._replace(batch_size=20, num_epochs=100)
+
+
+# --- loss and outputs --------------------------------------------------------------------------------------------
+
+
+def softmax_twice(problem: Problem) -> Problem:
+    """A model that ends in a softmax, and a loss that takes another."""
+    return _map_outputs(problem, jax.nn.softmax)
+
+
+def relu_on_logits(problem: Problem) -> Problem:
+    """A ReLU behind the last layer."""
+    return _map_outputs(problem, jax.nn.relu)
+
+
+def sigmoid_on_logits(problem: Problem) -> Problem:
+    """A sigmoid behind the last layer, and a loss that expects logits."""
+    return _map_outputs(problem, jax.nn.sigmoid)
+
+
+def missing_softmax(problem: Problem) -> Problem:
+    """A loss for probabilities on a model that returns logits."""
+
+    def loss(outputs: Float[Array, "batch classes"], labels: Labels) -> Float[Array, ""]:
+        probabilities = jnp.clip(outputs, 1e-7, 1.0)
+        return -jnp.mean(jnp.log(jnp.take_along_axis(probabilities, labels[:, None], axis=1)))
+
+    return problem._replace(loss=loss)
+
+
+def sum_loss(problem: Problem) -> Problem:
+    """The sum over the batch for a loss, with a step size meant for the mean."""
+    loss = problem.loss
+    summed = problem._replace(loss=lambda outputs, labels: loss(outputs, labels) * len(labels))
+    return summed._replace(optimizer=optax.sgd(0.1))
+
+
+# --- optimizer ---------------------------------------------------------------------------------------------------
+
+
+def learning_rate_too_high(problem: Problem) -> Problem:
+    """SGD with a step of 2."""
+    return problem._replace(optimizer=optax.sgd(2.0))
+
+
+def learning_rate_too_low(problem: Problem) -> Problem:
+    """Adam with a step of a millionth."""
+    return problem._replace(optimizer=optax.adam(1e-6))
+
+
+def tiny_clip(problem: Problem) -> Problem:
+    """SGD on gradients clipped to a norm of a ten-thousandth."""
+    return problem._replace(optimizer=optax.chain(optax.clip_by_global_norm(1e-4), optax.sgd(0.1)))
+
+
+def negated_update(problem: Problem) -> Problem:
+    """Updates with the wrong sign."""
+    return problem._replace(optimizer=optax.chain(problem.optimizer, optax.scale(-1.0)))
+
+
+def frozen_trunk(problem: Problem) -> Problem:
+    """Only parameters with one entry per class in their last axis are trained: the head, and no other layer."""
+    num_classes = _num_classes(problem)
+
+    def is_trunk(params: Params) -> Any:
+        return jax.tree.map(lambda leaf: leaf.shape[-1] != num_classes, params)
+
+    return problem._replace(optimizer=optax.chain(problem.optimizer, optax.masked(optax.set_to_zero(), is_trunk)))
+
+
+def strong_weight_decay(problem: Problem) -> Problem:
+    """AdamW with a decay that outweighs the data."""
+    return problem._replace(optimizer=optax.adamw(1e-3, weight_decay=100.0))
+
+
+# --- model -------------------------------------------------------------------------------------------------------
+
+
+def constant_init(problem: Problem) -> Problem:
+    """Every parameter starts at 0.01."""
+    init, apply = problem.model
+
+    def constant(key: Key, images: Images) -> tuple[Params, State]:
+        params, state = init(key, images)
+        return jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.01), params), state
+
+    return problem._replace(model=Model(constant, apply))
+
+
+def dropout_too_strong(problem: Problem) -> Problem:
+    """The dropout rate taken for the share to keep: 95 % of the features are dropped."""
+    return problem._replace(model=small_cnn(_num_classes(problem), dropout_rate=0.95))
+
+
+def statistics_never_updated(problem: Problem) -> Problem:
+    """Batch normalisation whose running statistics stay as they were initialised."""
+    init, apply = small_cnn(_num_classes(problem), batch_norm=True)
+
+    def forgetful(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
+        return apply(params, state, images, key=key, train=train)[0], state
+
+    return problem._replace(model=Model(init, forgetful))
+
+
+def no_nonlinearity(problem: Problem) -> Problem:
+    """Layers with nothing between them."""
+    return problem._replace(model=small_cnn(_num_classes(problem), activation=lambda x: x))
+
+
+def missing_flatten(problem: Problem) -> Problem:
+    """A dense layer on every place of the map: scores for each pixel, and a loss that takes the mean over them."""
+    num_classes, loss = _num_classes(problem), problem.loss
+
+    def init(key: Key, images: Images) -> tuple[Params, State]:
+        first, second = jax.random.split(key)
+        return {"conv": init_conv(first, images.shape[-1], 16), "head": init_dense(second, 16, num_classes)}, {}
+
+    def apply(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
+        del key, train
+        features = max_pool(jax.nn.relu(conv(params["conv"], jnp.asarray(images))))
+        return features @ params["head"]["kernel"] + params["head"]["bias"], state
+
+    def loss_of_places(outputs: Array, labels: Labels) -> Float[Array, ""]:
+        return loss(outputs, jnp.broadcast_to(labels[:, None, None], outputs.shape[:3]))
+
+    return problem._replace(model=Model(init, apply), loss=loss_of_places)
+
+
+FAULTS: dict[str, Remedy] = {
+    fault.__name__: fault
+    for fault in (
+        raw_pixels,
+        inputs_scaled_twice,
+        inputs_offset,
+        blank_images,
+        shuffled_labels,
+        labels_off_by_one,
+        sorted_batches,
+        class_imbalance,
+        too_little_data,
+        softmax_twice,
+        relu_on_logits,
+        sigmoid_on_logits,
+        missing_softmax,
+        sum_loss,
+        learning_rate_too_high,
+        learning_rate_too_low,
+        tiny_clip,
+        negated_update,
+        frozen_trunk,
+        strong_weight_decay,
+        constant_init,
+        dropout_too_strong,
+        statistics_never_updated,
+        no_nonlinearity,
+        missing_flatten,
+    )
+}
+
+
+def plant(problem: Problem, fault: str | None) -> Problem:
+    """The problem with the fault of that name; None leaves it as it is.
+
+    Raises:
+      ValueError: there is no such fault; the message lists them.
+    """
+    if fault is None:
+        return problem
+    check_one_of("fault", fault, FAULTS)
+    return FAULTS[fault](problem)
+
+
+def _feed(problem: Problem, fn: Callable[[Images], Images]) -> Problem:
+    """`fn` after the problem's own preprocessing."""
+    first = problem.preprocess or (lambda images: images)
+    return problem._replace(preprocess=lambda images: fn(first(images)))
+
+
+def _labels(problem: Problem) -> Int[np.ndarray, " n"]:
+    """All training labels."""
+    return np.asarray(take(problem.train, np.arange(num_examples(problem.train))).labels)
+
+
+def _num_classes(problem: Problem) -> int:
+    """Classes of the problem, counted if it does not say."""
+    return problem.num_classes or int(_labels(problem).max()) + 1
+
+
+def _relabel(problem: Problem, fn: Callable[[Int[np.ndarray, " n"]], Int[np.ndarray, " n"]]) -> Problem:
+    """The training images with other labels."""
+    batch = take(problem.train, np.arange(num_examples(problem.train)))
+    return problem._replace(train=Dataset(batch.images, fn(np.asarray(batch.labels))))
+
+
+def _keep(problem: Problem, kept: Int[np.ndarray, " kept"]) -> Problem:
+    """The training examples `kept`, in that order."""
+    return problem._replace(train=Dataset(*take(problem.train, kept)))
+
+
+def _map_outputs(problem: Problem, fn: Callable[[Array], Array]) -> Problem:
+    """The model with `fn` behind it."""
+    init, apply = problem.model
+
+    def mapped(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
+        outputs, state = apply(params, state, images, key=key, train=train)
+        return fn(outputs), state
+
+    return problem._replace(model=Model(init, mapped))

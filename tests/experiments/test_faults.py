@@ -1,0 +1,128 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.faults import FAULTS, plant
+from experiments.problems import build_problem
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return build_problem(num_images=120, batch_size=20)[0]
+
+
+def first_step(problem):
+    """Loss, outputs, updates and parameters of one step on the first batch as stored."""
+    images, labels = (x[: problem.batch_size] for x in problem.train)
+    images, key = jnp.asarray(problem.preprocess(images)), jax.random.key(0)
+    params, state = problem.model.init(key, images)
+
+    def loss_of(params):
+        outputs, _ = problem.model.apply(params, state, images, key=key, train=True)
+        return problem.loss(outputs, labels), outputs
+
+    (loss, outputs), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+    updates, _ = problem.optimizer.update(grads, problem.optimizer.init(params), params)
+    return loss, outputs, grads, updates
+
+
+def norm(tree):
+    return np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(tree)))
+
+
+def inputs(problem):
+    return problem.preprocess(problem.train.images)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_faulty_problem_still_runs(name, problem):
+    loss, outputs, *_ = first_step(plant(problem, name))
+    assert loss.shape == ()
+    assert outputs.shape[-1] == 10
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_does_not_touch_the_healthy_problem(name, problem):
+    before = (inputs(problem).copy(), np.copy(problem.train.labels))
+    plant(problem, name)
+    np.testing.assert_array_equal(inputs(problem), before[0])
+    np.testing.assert_array_equal(problem.train.labels, before[1])
+
+
+def test_no_fault_leaves_the_problem_as_it_is(problem):
+    assert plant(problem, None) is problem
+
+
+def test_an_unknown_fault_lists_the_known_ones(problem):
+    with pytest.raises(ValueError, match=r"fault must be one of blank_images, .*too_little_data, got 'typo'"):
+        plant(problem, "typo")
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "highest"),
+    [("raw_pixels", 73.0, 255.0), ("inputs_scaled_twice", 0.0011, 1 / 255), ("inputs_offset", 10.3, 11.0)],
+)
+def test_pixels_are_changed_as_said(name, mean, highest, problem):
+    images = inputs(plant(problem, name))
+    np.testing.assert_allclose((images.mean(), images.max()), (mean, highest), rtol=0.1)
+
+
+def test_blank_images_are_all_alike(problem):
+    assert np.ptp(inputs(plant(problem, "blank_images"))) == 0
+
+
+def test_shuffled_labels_keep_their_counts(problem):
+    labels = plant(problem, "shuffled_labels").train.labels
+    np.testing.assert_array_equal(np.bincount(labels), np.bincount(problem.train.labels))
+    assert np.mean(labels == problem.train.labels) < 0.3
+
+
+def test_sorted_batches_go_through_one_class_after_the_other(problem):
+    sorted_problem = plant(problem, "sorted_batches")
+    assert not sorted_problem.shuffle
+    assert np.all(np.diff(sorted_problem.train.labels) >= 0)
+
+
+def test_class_imbalance_keeps_the_first_class_whole(problem):
+    counts = np.bincount(plant(problem, "class_imbalance").train.labels, minlength=10)
+    assert counts[0] == np.sum(problem.train.labels == 0)
+    assert counts[1:].max() == 1
+
+
+def test_sum_loss_is_the_batch_size_times_the_mean(problem):
+    np.testing.assert_allclose(first_step(plant(problem, "sum_loss"))[0], 20 * first_step(problem)[0], rtol=1e-5)
+
+
+def test_softmax_twice_gives_probabilities(problem):
+    np.testing.assert_allclose(first_step(plant(problem, "softmax_twice"))[1].sum(-1), 1.0, rtol=1e-5)
+
+
+def test_frozen_trunk_moves_the_head_alone(problem):
+    updates = first_step(plant(problem, "frozen_trunk"))[3]
+    moved = [leaf.shape[-1] for leaf in jax.tree.leaves(updates) if np.any(leaf)]
+    assert moved == [10, 10]
+
+
+def test_negated_update_goes_along_the_gradient(problem):
+    _, _, grads, updates = first_step(plant(problem, "negated_update"))
+    products = jax.tree.map(lambda u, g: jnp.sum(u * g), updates, grads)
+    assert sum(jax.tree.leaves(products)) > 0
+
+
+@pytest.mark.parametrize(("name", "lowest", "highest"), [("tiny_clip", 0, 1.01e-5), ("learning_rate_too_low", 0, 1e-3)])
+def test_small_updates_are_small(name, lowest, highest, problem):
+    assert lowest < norm(first_step(plant(problem, name))[3]) < highest
+
+
+def test_constant_init_makes_all_units_alike(problem):
+    params, _ = plant(problem, "constant_init").model.init(jax.random.key(0), inputs(problem))
+    assert {float(np.ptp(leaf)) for leaf in jax.tree.leaves(params)} == {0.0}
+
+
+def test_statistics_never_updated_are_those_of_the_start(problem):
+    model, images = plant(problem, "statistics_never_updated").model, inputs(problem)
+    params, state = model.init(jax.random.key(0), images)
+    _, after = model.apply(params, state, images, key=jax.random.key(1), train=True)
+    assert jax.tree.leaves(state)
+    jax.tree.map(np.testing.assert_array_equal, state, after)

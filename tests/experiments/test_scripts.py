@@ -1,0 +1,41 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ("diagnose", "demo")
+
+
+def call(*arguments):
+    """Runs python in the checkout as a user does."""
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_names_the_flags_and_loads_nothing_heavy(name):
+    shown = call("-X", "importtime", "-m", f"experiments.{name}", "--help")
+    assert f"experiments/{name}.py:" in shown.stdout
+    assert not [line for line in shown.stderr.splitlines() if line.endswith((" jax", " numpy", " cnnprobe", " rich"))]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset=none"], "error: flag --dataset=none: value should be one of"),
+        (["--images=a", "--npz=b"], "At most one of (images, npz, problem)"),
+        (["--learning_rate=-1"], "error: flag --learning_rate=-1"),
+        (["--typo=1"], "error: Unknown command line flag 'typo'"),
+        (["stray"], "error: only flags are taken (see --help), got 'stray'"),
+        (["--fault=typo"], "error: fault must be one of blank_images"),
+        (["--npz=absent.npz"], "error: path must name a file, got 'absent.npz'"),
+        (["--problem=absent:build"], "error: No module named 'absent'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message):
+    ended = call("-m", "experiments.diagnose", *arguments)
+    lines = [line for line in ended.stderr.splitlines() if not line.startswith("running your code")]
+    assert ended.returncode == 2
+    assert len(lines) == 1
+    assert message in lines[0]
