@@ -21,7 +21,7 @@ AUGMENTS = {
     "zoom": random_zoom(0.3),
     "cutout": random_cutout(0.5),
     "noise": gaussian_noise(0.2),
-    "all": compose(random_flip(), random_shift(0.2), random_rotation(10), gaussian_noise(0.1)),
+    "all": compose(random_flip(), random_shift(0.2), random_rotation(10.0), gaussian_noise(0.1)),
 }
 
 
@@ -102,7 +102,9 @@ def test_zoom_scales_both_slopes_alike():
     assert 1 / 1.3 <= down / 2 <= 1 / 0.7
 
 
-@pytest.mark.parametrize("none", [random_shift(0), random_rotation(0), random_zoom(0), random_cutout(0), compose()])
+@pytest.mark.parametrize(
+    "none", [random_shift(0.0), random_rotation(0.0), random_zoom(0.0), random_cutout(0.0), compose()]
+)
 def test_strength_zero_changes_nothing(none):
     np.testing.assert_allclose(none(KEY, images_of()), images_of(), rtol=1e-5)
 

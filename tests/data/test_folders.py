@@ -24,7 +24,7 @@ def root(tmp_path):
 
 
 def test_folders_become_labels_in_the_order_of_their_names(root):
-    images, labels = image_folder(root, valid_share=0, raw=True).train
+    images, labels = image_folder(root, valid_share=0.0, raw=True).train
     assert labels.tolist() == [0] * 5 + [1] * 5
     assert images[:5, 0, 0, 0].tolist() == [0, 10, 20, 30, 40]
 
@@ -34,7 +34,7 @@ def test_shape_and_channels_are_those_of_the_first_image(root):
 
 
 def test_images_are_scaled_unless_raw(root):
-    scaled, raw = (image_folder(root, valid_share=0, raw=raw).train.images for raw in (False, True))
+    scaled, raw = (image_folder(root, valid_share=0.0, raw=raw).train.images for raw in (False, True))
     assert (scaled.dtype, raw.dtype) == (np.float32, np.uint8)
     np.testing.assert_allclose(scaled, raw / 255, rtol=1e-6)
 
@@ -48,7 +48,7 @@ def test_a_share_is_split_off_for_validation(root):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_size_and_channels_can_be_asked_for(root, size, shape, channels):
     save(root / "dog" / "large.png", 200, size=(31, 17))
-    images = image_folder(root, size=size, channels=channels, valid_share=0, raw=True).train.images
+    images = image_folder(root, size=size, channels=channels, valid_share=0.0, raw=True).train.images
     assert images.shape == (11, *shape, channels)
     assert np.ptp(images[5:]) <= 1  # resizing leaves one gray value alone
 
@@ -93,7 +93,7 @@ def test_broken_files_are_named_and_left_out(root):
     for name, data in broken_files(root).items():
         (root / "cat" / f"{name}.png").write_bytes(data)
     with pytest.warns(UserWarning, match=r"5 of 15 image files cannot be read: .*cut\.png .*; and 2 more"):
-        train, _, _, skipped = image_folder(root, valid_share=0)
+        train, _, _, skipped = image_folder(root, valid_share=0.0)
     assert len(train.labels) == 10
     assert {file.path.stem for file in skipped} == set(broken_files(root))
 
@@ -128,7 +128,7 @@ def test_decompression_bombs_are_refused(root, side, reason):
 def test_every_kind_of_pixel_is_read(tmp_path, mode, value, gray):
     for path in ("a/1.png", "b/1.png"):
         save(tmp_path / path, value, mode=mode)
-    images = image_folder(tmp_path, channels=1, valid_share=0, raw=True).train.images
+    images = image_folder(tmp_path, channels=1, valid_share=0.0, raw=True).train.images
     assert np.unique(images).tolist() == [gray]
 
 
