@@ -13,6 +13,8 @@ from cnnprobe.training.predict import count_ids, label_classes, predict_classes
 from cnnprobe.trees import leaf_name
 from cnnprobe.types import Images, Key, Labels, Model, Outputs, Params, Problem, State
 
+STEP_STREAM = 0x57E9  # keeps the draws of the steps apart from those of the initialisation
+
 
 class TrainState(NamedTuple):
     """Everything that a step carries on: arrays only."""
@@ -51,17 +53,17 @@ TrainStep: TypeAlias = Callable[[TrainState, Images, Labels], tuple[TrainState, 
 
 
 def init_state(problem: Problem, key: Key, images: Images) -> TrainState:
-    """The state before the first update, drawn from `key` with the shapes of one batch out of `images`.
+    """The state before the first update: `problem.model.init(key, ...)` with one batch out of `images`.
 
     Every array in it is a copy, since a step consumes the state that it is given.
 
     Raises:
       ValueError: a parameter is not real or complex, so that it has no gradient.
     """
-    init_key, step_key = jax.random.split(key)
-    params, model_state = problem.model.init(init_key, images[: problem.batch_size])
+    params, model_state = problem.model.init(key, images[: problem.batch_size])
     _check_trainable(params)
     opt_state = problem.optimizer.init(params)
+    step_key = jax.random.fold_in(key, STEP_STREAM)
     return jax.tree.map(_copy, TrainState(params, model_state, opt_state, jnp.zeros((), jnp.int32), step_key))
 
 

@@ -84,7 +84,7 @@ def test_dropout_does_nothing_out_of_training(options):
 
 def test_kernels_are_he_normal():
     kernel = plain.init_conv(KEY, 16, 64)["kernel"]
-    assert np.std(kernel) == pytest.approx(np.sqrt(2 / (9 * 16)), rel=0.03)
+    assert float(np.std(kernel)) == pytest.approx(np.sqrt(2 / (9 * 16)), rel=0.03)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan"), True, "half"])
