@@ -1,34 +1,58 @@
-"""What the scripts share: parsing that ends with exit code 2, and one line for bad input."""
+"""What the scripts share: exit codes, and one line for bad input where a traceback would tell the user nothing."""
 
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-from absl import app, flags
+from absl import app, flags, logging
 
-HEALTHY, FAULTY, BAD_INPUT = 0, 1, 2
+HEALTHY, FAULTY, BAD_INPUT, CRASHED = 0, 1, 2, 3
+
+
+class BadInputError(ValueError):
+    """What the user gave is at fault, and the message says why."""
+
+
+@contextmanager
+def bad_input() -> Iterator[None]:
+    """Marks what the library refuses inside as bad input; what fails outside is a fault of the program."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        raise BadInputError(str(error)) from error
 
 
 def launch(main: Callable[[Sequence[str]], int | None]) -> None:
     """Parses the flags and runs `main`; its result is the exit code.
 
-    A bad flag, and any `ValueError`, `OSError` or `ImportError` of `main`, is one line on standard error and exit code
-    2: the library's messages name the argument, the rule and the value received.
+    `BadInputError` is one line on standard error and exit code 2. Anything else that is raised is its traceback and
+    exit code 3, so that a program that broke is not taken for a fault that was found.
     """
 
     def guarded(argv: Sequence[str]) -> int | None:
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # jax logs every kind of device that this machine lacks
+        if len(argv) > 1:
+            return _complain(ValueError(f"only flags are taken (see --help), got {' '.join(argv[1:])!r}."))
         try:
-            refuse_arguments(argv)
             return main(argv)
-        except (ValueError, OSError, ImportError) as error:
+        except BadInputError as error:
             return _complain(error)
+        except Exception:
+            traceback.print_exc()
+            return CRASHED
 
     app.run(guarded, flags_parser=_parse)
 
 
-def refuse_arguments(argv: Sequence[str]) -> None:
-    """Raises `ValueError` if anything but flags was given."""
-    if len(argv) > 1:
-        raise ValueError(f"only flags are taken (see --help), got {' '.join(argv[1:])!r}.")
+@contextmanager
+def waiting(message: str) -> Iterator[None]:
+    """Shows that work goes on, on standard error and only if that is a terminal."""
+    from rich.console import Console
+
+    with Console(stderr=True).status(message):
+        yield
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

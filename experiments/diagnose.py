@@ -4,16 +4,21 @@ A built-in case:      python -m experiments.diagnose --dataset=fashion_mnist --f
 Your own images:      python -m experiments.diagnose --images=photos/
 Your own training:    python -m experiments.diagnose --problem=my_module:my_problem
 
-Exit code 0: no fault was found. 1: a fault was found. 2: bad input.
+Exit code 0: no fault was found. 1: a fault was found. 2: bad input. 3: the program broke, yours or ours.
 """
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from experiments import cli, problem_flags, report_flags
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cnnprobe.types import Diagnosis
 
 _JSON = flags.DEFINE_bool("json", False, "Print the diagnosis as JSON and nothing else.")
 
@@ -28,29 +33,37 @@ def run(*, budget_seconds: float = 60.0, report_dir: str | None = None, **choice
 
     Returns:
       `diagnosis`, and `report`: the path of the page or None.
+
+    Raises:
+      cli.BadInputError: a choice is malformed, or the report cannot be written.
     """
+    from cnnprobe.doctor.diagnose import diagnose
+    from cnnprobe.training.validate import check_problem
     from experiments.problems import build_problem
 
-    problem, class_names = build_problem(**choices)
-
-    from cnnprobe.doctor.diagnose import diagnose
-    from cnnprobe.reporting.report import write_report
-
+    with cli.bad_input():
+        problem, class_names = build_problem(**choices)
+        check_problem(problem)
     diagnosis = diagnose(problem, budget_seconds=budget_seconds)
     if len(class_names) == len(diagnosis.class_names):
         diagnosis = diagnosis._replace(class_names=class_names)
-    report = None if report_dir is None else write_report(diagnosis, report_dir)
-    return {"diagnosis": diagnosis, "report": report}
+    return {"diagnosis": diagnosis, "report": _report(diagnosis, report_dir)}
+
+
+def _report(diagnosis: "Diagnosis", directory: str | None) -> "Path | None":
+    """Writes the report, if it is asked for, and gives the path of its page."""
+    from cnnprobe.reporting.report import write_report
+
+    with cli.bad_input():
+        return None if directory is None else write_report(diagnosis, directory)
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs with the parsed flags, prints, and returns the exit code."""
     del argv
-    result = run(
-        budget_seconds=report_flags.BUDGET_SECONDS.value,
-        report_dir=report_flags.REPORT_DIR.value,
-        **problem_flags.chosen(),
-    )
+    budget_seconds = report_flags.BUDGET_SECONDS.value
+    with cli.waiting(f"diagnosing, at most {budget_seconds:.0f} s"):
+        result = run(budget_seconds=budget_seconds, report_dir=report_flags.REPORT_DIR.value, **problem_flags.chosen())
     if _JSON.value:
         from cnnprobe.reporting.jsonfile import diagnosis_to_dict
 

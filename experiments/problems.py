@@ -92,6 +92,7 @@ def call_problem(name: str) -> Problem:
 
     Raises:
       ValueError: the name is malformed, there is no such function, or it returns something else.
+      RuntimeError: the function itself failed.
     """
     module, _, function = name.partition(":")
     if not module or not function:
@@ -101,7 +102,10 @@ def call_problem(name: str) -> Problem:
     build = getattr(importlib.import_module(module), function, None)
     if not callable(build):
         raise ValueError(f"problem must name a function of {module}, got {name!r}.")
-    problem = build()
+    try:
+        problem = build()
+    except Exception as error:
+        raise RuntimeError(f"{name} raised {type(error).__name__}: {error}") from error
     if not isinstance(problem, Problem):
         raise ValueError(f"{name} must return a cnnprobe.Problem, got {type(problem).__name__}.")
     return problem

@@ -9,7 +9,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from cnnprobe.reporting.formats import gain_text, is_healthy, number_text, percent_text, range_text, trial_text
+from cnnprobe.reporting.formats import (
+    capitalised,
+    gain_text,
+    is_healthy,
+    number_text,
+    percent_text,
+    range_text,
+    trial_text,
+)
 from cnnprobe.types import Diagnosis, Finding, Reading
 
 VERDICT_STYLES = {"faulty": "bold white on red", "healthy": "bold black on green"}
@@ -41,7 +49,7 @@ def _parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     badge = Text(f" {diagnosis.verdict.upper()} ", style=VERDICT_STYLES.get(diagnosis.verdict, "bold black on yellow"))
     yield Text.assemble("\n", badge, " ", diagnosis.summary)
     for index, finding in enumerate(diagnosis.findings):
-        yield Text.assemble("\n", (f"{index + 1}. {finding.title}", "bold"))
+        yield Text.assemble("\n", (f"{index + 1}. {capitalised(finding.title)}", "bold"))
         yield _indented(_finding(finding, index))
     if diagnosis.untried:
         yield Text("\nNot tried", style="bold")
@@ -88,9 +96,9 @@ def _readings_table(readings: tuple[Reading, ...]) -> RenderableType:
         style, mark = ("green", "") if is_healthy(reading) else ("bold red", "outside")
         value = Text(number_text(reading.value), style=style)
         table.add_row(Text(reading.name), value, range_text(reading.healthy), Text(mark, style=style))
-    return Padding(table, (0, 0, 0, 2))
+    return Padding(table, (0, 0, 0, 2), expand=False)
 
 
 def _indented(part: RenderableType) -> RenderableType:
     """Two columns to the right."""
-    return Padding(part, (0, 0, 0, 2))
+    return Padding(part, (0, 0, 0, 2), expand=False)

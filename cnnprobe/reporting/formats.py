@@ -102,6 +102,15 @@ def trial_text(trial: Trial) -> str:
     return f"{trial.metric}, from {before} to {after} ({seeds} of {trial.num_steps} steps)"
 
 
+def capitalised(text: str) -> str:
+    """Text as the beginning of a line; only its first letter changes.
+
+    >>> capitalised("the CNN is sick"), capitalised("")
+    ('The CNN is sick', '')
+    """
+    return text[:1].upper() + text[1:]
+
+
 def fact_text(value: object) -> str:
     """A fact of any kind in one line: long lists keep their first eight entries and say how many there are."""
     if isinstance(value, bool | np.bool_):

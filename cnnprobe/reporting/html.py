@@ -76,6 +76,7 @@ def _environment() -> "Environment":
         gain=formats.gain_text,
         trial=formats.trial_text,
         fact=formats.fact_text,
+        capitalised=formats.capitalised,
         css=_css_percent,
         sortable=_sortable,
     )

@@ -10,6 +10,7 @@ MODULE = """
 from experiments.problems import build_problem
 def mine(): return build_problem(num_images=30, batch_size=7)[0]
 def nothing(): return 3
+def broken(): return [][0]
 number = 3
 """
 
@@ -82,3 +83,8 @@ def test_a_function_of_the_users_gives_the_problem(user_module, capsys):
 def test_a_wrong_name_says_what_is_wrong(name, message, user_module):
     with pytest.raises(ValueError, match=message):
         call_problem(name.format(user_module))
+
+
+def test_a_function_that_fails_is_no_bad_input(user_module):
+    with pytest.raises(RuntimeError, match=r"broken raised IndexError: list index out of range"):
+        call_problem(f"{user_module}:broken")

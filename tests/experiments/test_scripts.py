@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,3 +40,12 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message):
     assert ended.returncode == 2
     assert len(lines) == 1
     assert message in lines[0]
+
+
+def test_a_program_that_breaks_shows_its_traceback_and_exit_code_3(tmp_path):
+    (tmp_path / "broken_module_of_test.py").write_text("def build(): return [][0]")
+    command = [sys.executable, "-m", "experiments.diagnose", "--problem=broken_module_of_test:build"]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 3
+    assert "IndexError: list index out of range" in ended.stderr
