@@ -105,13 +105,15 @@ def _apply(
     return outputs, _same_keys(_values(_take_apart(module).rest), state) if train else state
 
 
-def _construct(construct: Any, key: Key) -> "nnx.Module":
+def _construct(construct: "Callable[..., nnx.Module]", key: Key) -> "nnx.Module":
     """Runs the constructor, whether it takes `rngs` by name or by place."""
     from flax import nnx
 
     rngs = nnx.Rngs(key)
-    signature = inspect.signature(construct.__init__ if isinstance(construct, type) else construct)
-    by_name = "rngs" in signature.parameters
+    called: Any = construct
+    if isinstance(construct, type):
+        called = called.__init__  # the metaclass of NNX hides the signature
+    by_name = "rngs" in inspect.signature(called).parameters
     module = construct(rngs=rngs) if by_name else construct(rngs)
     if not isinstance(module, nnx.Module):
         raise ValueError(f"module must be a constructor of an nnx.Module, got one of {type(module).__name__}.")

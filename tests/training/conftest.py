@@ -30,6 +30,7 @@ def cross_entropy(logits, labels):
 
 
 LINEAR = Model(init, apply)
+ADAM = optax.adam(1e-2)  # one for all tests, so that they share one compiled step
 
 
 def separable(num_images, *, seed=0):
@@ -45,7 +46,7 @@ def problem():
     return Problem(
         model=LINEAR,
         loss=cross_entropy,
-        optimizer=optax.adam(1e-2),
+        optimizer=ADAM,
         train=separable(50),
         valid=separable(20, seed=1),
         num_classes=3,

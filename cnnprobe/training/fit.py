@@ -1,0 +1,176 @@
+"""Training a problem from beginning to end, with readings, checkpoints and exact resumption."""
+
+import os
+from collections.abc import Mapping
+from itertools import islice
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from cnnprobe.checks import check_integer, check_optional
+from cnnprobe.data.batching import epoch_batches, num_batches
+from cnnprobe.data.sampling import num_examples, take
+from cnnprobe.training.evaluate import evaluate
+from cnnprobe.training.journal import Journal, Position, Record, open_journal, to_json, to_number
+from cnnprobe.training.pipeline import prepare
+from cnnprobe.training.predict import count_classes
+from cnnprobe.training.probes import DEFAULT_PROBES, LAYER_READINGS, layer_names
+from cnnprobe.training.progress import Tick, progress_bar
+from cnnprobe.training.step import Probe, Report, TrainState, TrainStep, init_state, make_train_step
+from cnnprobe.training.validate import check_problem
+from cnnprobe.types import History, Images, Key, Problem
+
+AUGMENT_STREAM = 0xA06  # keeps the draws of `augment` apart from those of the model
+NO_BATCH = "batches must yield at least one batch an epoch, got none in epoch {epoch}."
+SCORES = ("loss", "accuracy")  # of each epoch in a `History`
+
+
+class _Run(NamedTuple):
+    """What stays the same from step to step."""
+
+    problem: Problem
+    step: TrainStep
+    journal: Journal
+    tick: Tick
+    num_epochs: int
+    probe_every: int
+    checkpoint_every: int
+
+
+def fit(
+    problem: Problem,
+    *,
+    directory: str | os.PathLike | None = None,
+    resume: bool = True,
+    progress: bool = True,
+    num_epochs: int | None = None,
+    probes: Mapping[str, Probe] = DEFAULT_PROBES,
+    probe_every: int = 1,
+    checkpoint_every: int = 500,
+) -> History:
+    """Trains a problem exactly as its owner configured it.
+
+    A run that was stopped at any step and is called again with the same problem and directory ends with the same
+    parameters, bit for bit, as one that was not, if the user's own functions give the same for the same arguments.
+
+    Args:
+      problem: what to train.
+      directory: gets `readings.jsonl`, a line for each step and each epoch, and `checkpoints/`; None: nothing is
+        written.
+      resume: goes on from the newest checkpoint in `directory`, if there is one.
+      progress: shows a bar with the time left.
+      num_epochs: in all, earlier ones included; None: the problem's.
+      probes: what to read besides loss, accuracy and counts: functions of an `Observation`, by name.
+      probe_every: steps between two lines that hold the readings of the probes.
+      checkpoint_every: batches between two checkpoints within an epoch; there is one at the end of each anyway.
+
+    Raises:
+      ValueError: an argument or the problem is malformed, the loader yields no batch, or the directory holds a run of
+        another problem, or any run where `resume` is False.
+    """
+    check_problem(problem)
+    check_optional(check_integer, "num_epochs", num_epochs, 1)
+    check_integer("probe_every", probe_every, 1)
+    check_integer("checkpoint_every", checkpoint_every, 1)
+    state = init_state(problem, jax.random.key(problem.seed), _first_images(problem))
+    num_classes, num_epochs = count_classes(problem), num_epochs or problem.num_epochs
+    model, loss, optimizer = problem.model, problem.loss, problem.optimizer
+    step = make_train_step(model, loss, optimizer, num_classes=num_classes, predict=problem.predict, probes=probes)
+    header = {"parameters": layer_names(state.params), "layers": LAYER_READINGS, "num_classes": num_classes}
+    with open_journal(directory, state, resume=resume, header=header) as journal, progress_bar(shown=progress) as tick:
+        run = _Run(problem, step, journal, tick, num_epochs, probe_every, checkpoint_every)
+        state, epochs = journal.state, [record for record in journal.records if record["kind"] == "epoch"]
+        for epoch in range(journal.position.epoch, num_epochs):
+            state, steps = _train_epoch(run, state, epoch)
+            epochs.append(_epoch_record(problem, state, epoch, steps))
+            journal.append(epochs[-1])
+            journal.save(state, Position(epoch + 1, 0))
+    return _history(state, epochs)
+
+
+def _first_images(problem: Problem) -> Images:
+    """Images of one batch as the model sees them, for their shape."""
+    if problem.batches is None:
+        first = take(problem.train, np.arange(min(problem.batch_size, num_examples(problem.train))))
+        return prepare(problem, first, jax.random.key(0), train=True).images
+    for batch in epoch_batches(problem, 0):
+        return batch.images
+    raise ValueError(NO_BATCH.format(epoch=0))
+
+
+def _train_epoch(run: _Run, state: TrainState, epoch: int) -> tuple[TrainState, list[Record]]:
+    """Trains the rest of one epoch; returns the scores of all its steps, those of an earlier process too.
+
+    A reading is fetched when the step after it is under way, so that the device never waits for the log.
+    """
+    start = run.journal.position.batch if epoch == run.journal.position.epoch else 0
+    records = [each for each in run.journal.records if each["kind"] == "step" and each["epoch"] == epoch]
+    offset = int(state.step) - start
+    pending: list[tuple[int, Report]] = []
+
+    def write() -> None:
+        """Fetches and logs the reading that is under way, if there is one."""
+        while pending:
+            record = _step_record(run, epoch, *pending.pop())
+            records.append({name: record[name] for name in ("step", *SCORES)})
+            run.journal.append(record)
+            run.tick(record["step"] + 1, _total_steps(run), _words(record))
+
+    for index, batch in islice(enumerate(epoch_batches(run.problem, epoch)), start, None):
+        if index > start and index % run.checkpoint_every == 0:
+            write()
+            run.journal.save(state, Position(epoch, index))
+        ready = prepare(run.problem, batch, _augment_key(run.problem, offset + index), train=True)
+        state, report = run.step(state, ready.images, ready.labels)
+        write()
+        pending.append((offset + index, report))
+    write()
+    if not records:
+        raise ValueError(NO_BATCH.format(epoch=epoch))
+    return state, records
+
+
+def _augment_key(problem: Problem, number: int) -> Key:
+    """The key of the augmentation of one step."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(problem.seed), AUGMENT_STREAM), number)
+
+
+def _total_steps(run: _Run) -> int | None:
+    """Steps of the whole run; None where the user's own loader decides."""
+    num = num_batches(run.problem)
+    return None if num is None else num * run.num_epochs
+
+
+def _words(record: Record) -> str:
+    """What the progress bar says."""
+    return f"epoch {record['epoch'] + 1}  loss {to_number(record['loss']):.3g}"
+
+
+def _step_record(run: _Run, epoch: int, number: int, report: Report) -> Record:
+    """One line of the log; its readings are taken before the update."""
+    seen = report if number % run.probe_every == 0 else report._replace(probes={})
+    return {"kind": "step", "step": number, "epoch": epoch, **to_json(jax.device_get(seen)._asdict())}
+
+
+def _epoch_record(problem: Problem, state: TrainState, epoch: int, steps: list[Record]) -> Record:
+    """Means over the steps of one epoch, and the scores on the validation set after it."""
+    train = {name: float(np.mean([to_number(step[name]) for step in steps])) for name in SCORES}
+    record = {"kind": "epoch", "epoch": epoch, "num_steps": steps[-1]["step"] + 1, "train": to_json(train)}
+    if problem.valid is None:
+        return record
+    seen = evaluate(problem, state.params, state.model_state, problem.valid)
+    return record | {"valid": to_json({name: getattr(seen, name) for name in (*SCORES, "balanced_accuracy")})}
+
+
+def _history(state: TrainState, epochs: list[Record]) -> History:
+    """The curves of all epochs."""
+
+    def curves(part: str) -> dict[str, Float[np.ndarray, " epochs"]]:
+        """One array for each score; none without validation images."""
+        rows = [record[part] for record in epochs if part in record]
+        names = rows[0] if rows else ()
+        return {name: np.array([to_number(row[name]) for row in rows]) for name in names}
+
+    return History(state.params, state.model_state, curves("train"), curves("valid"), int(state.step))
