@@ -1,0 +1,1 @@
+"""The doctor: observe, suspect, try, rank."""

@@ -1,0 +1,14 @@
+"""Every cause, one file a family, in the order in which a fault explains the symptoms of later ones."""
+
+from cnnprobe.doctor.causes import architecture, generalisation, inputs, labels, loss, optimisation, regularisation
+from cnnprobe.doctor.causes.record import Cause
+
+CAUSES: tuple[Cause, ...] = (
+    *inputs.CAUSES,
+    *labels.CAUSES,
+    *loss.CAUSES,
+    *architecture.CAUSES,
+    *optimisation.CAUSES,
+    *regularisation.CAUSES,
+    *generalisation.CAUSES,
+)

@@ -1,0 +1,49 @@
+"""Training that works on images that are too few."""
+
+import numpy as np
+
+from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, highest, no_remedy, readings
+from cnnprobe.doctor.learning_curve import FITTED
+from cnnprobe.doctor.observation import Observation
+from cnnprobe.types import Evidence
+
+
+def _too_few(seen: Observation) -> Evidence | None:
+    """Training images fitted, held-out images not, and a measured slope that says that more images would help."""
+    gap, slope = fact(seen, "generalisation gap"), fact(seen, "gain from doubling the images")
+    start = highest("generalisation gap", factor=1.2)
+    strength = graded(gap, start, start + 0.2)
+    if not strength or not fact(seen, "training accuracy") > FITTED or not slope > 0:
+        return None
+    per_class = (seen.bench.num_train or len(seen.bench.train.images)) / seen.bench.num_classes
+    sentence = (
+        f"With {per_class:.0f} images a class the network reaches {fact(seen, 'training accuracy'):.0%} on them and"
+        f" {fact(seen, 'validation accuracy'):.0%} on others; from half the images to all of them that rose by"
+        f" {slope:.0%} points."
+    )
+    names = ("generalisation gap", "training accuracy", "validation accuracy", "gain from doubling the images")
+    return Evidence(sentence, readings(seen, *names), strength)
+
+
+def _advise_data(seen: Observation) -> Advice:
+    """More images, or what stands in for them."""
+    reached = fact(seen, "validation accuracy") + fact(seen, "gain from doubling the images")
+    text = (
+        f"Optimisation works. Twice the images should bring about {np.clip(reached, 0, 1):.0%}; augmentation, a"
+        " smaller network or pretrained features stand in for them."
+    )
+    return Advice(text, "problem._replace(augment=compose(random_flip, random_shift))")
+
+
+CAUSES = (
+    Cause(
+        "too-little-data",
+        "too few images for this network",
+        "generalisation",
+        _too_few,
+        no_remedy,
+        _advise_data,
+        "A network with more parameters than images can fit them without finding what they have in common.",
+        ("Hestness et al., Deep learning scaling is predictable, empirically, 2017",),
+    ),
+)

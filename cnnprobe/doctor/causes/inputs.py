@@ -1,0 +1,164 @@
+"""Faults of what the model is fed."""
+
+import numpy as np
+
+from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, graded_log, highest, lowest, readings
+from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.remedies import keep_examples, standardise_inputs
+from cnnprobe.types import Dataset, Evidence, Remedy
+
+SCALE_MARGIN = 4.0  # times the healthy band's edge: between the widest healthy inputs and raw bytes lie two decades
+ENOUGH_LEFT = 0.25  # share of sound images below which nothing is left to train on
+
+
+def _standardise(seen: Observation) -> tuple[Remedy, ...]:
+    """Mean and standard deviation as measured on the sample."""
+    std = fact(seen, "input std")
+    return (standardise_inputs(fact(seen, "input mean"), std),) if std > 0 else ()
+
+
+def _advise_scaling(seen: Observation) -> Advice:
+    """Numbers for the user's own `preprocess`."""
+    mean, std = fact(seen, "input mean"), fact(seen, "input std")
+    text = (
+        f"Bring the inputs to mean 0 and standard deviation 1; now they have mean {mean:.4g} and standard deviation"
+        f" {std:.4g}."
+    )
+    return Advice(text, f"images = (images.astype(np.float32) - {mean:.5g}) / {std:.5g}")
+
+
+def _too_large(seen: Observation) -> Evidence | None:
+    """Inputs far wider than any healthy run's, which the model does not scale back itself."""
+    std, loss = fact(seen, "input std"), fact(seen, "initial loss ratio")
+    start = highest("input std", factor=SCALE_MARGIN)
+    strength = graded_log(std, start, 4 * start)
+    if not strength:
+        return None
+    sentence = f"The inputs have standard deviation {std:.3g} and reach {fact(seen, 'input max abs'):.4g}"
+    felt = graded_log(loss, highest("initial loss ratio"), 10 * highest("initial loss ratio"))
+    sentence += f"; before any training the loss is {loss:.3g} times that of a blind guess." if felt else "."
+    names = ("input std", "input max abs", "initial loss ratio")
+    return Evidence(sentence, readings(seen, *names), 0.6 * strength + 0.4 * felt)
+
+
+def _too_small(seen: Observation) -> Evidence | None:
+    """Inputs far narrower than any healthy run's."""
+    std = fact(seen, "input std")
+    start = lowest("input std", factor=1 / SCALE_MARGIN)
+    strength = graded_log(std, start, start / 4)
+    if not strength or fact(seen, "input offset ratio") > highest("input offset ratio", factor=SCALE_MARGIN):
+        return None
+    sentence = f"The inputs have standard deviation {std:.3g}: they were scaled down twice."
+    return Evidence(sentence, readings(seen, "input std", "input max abs", "initial input sensitivity"), strength)
+
+
+def _offset(seen: Observation) -> Evidence | None:
+    """A mean that drowns what differs between images."""
+    ratio = fact(seen, "input offset ratio")
+    start = highest("input offset ratio", factor=2.0)
+    strength = graded_log(ratio, start, 2 * start)
+    if not strength:
+        return None
+    sentence = (
+        f"The mean of the inputs is {ratio:.3g} times their standard deviation, so every image looks alike to the"
+        " first layer."
+    )
+    return Evidence(sentence, readings(seen, "input offset ratio", "input mean", "initial input sensitivity"), strength)
+
+
+def _sound(seen: Observation) -> np.ndarray | None:
+    """Rows of the whole training set that are finite and not blank; None where it is not held as arrays."""
+    train = seen.bench.problem.train
+    if not isinstance(train, Dataset) or seen.bench.problem.batches is not None:
+        return None
+    rows = np.asarray(train.images).reshape(len(train.images), -1)
+    with np.errstate(invalid="ignore"):
+        return np.flatnonzero(np.isfinite(rows.sum(axis=1, dtype=np.float64)) & (np.ptp(rows, axis=1) > 0))
+
+
+def _drop_broken(seen: Observation) -> tuple[Remedy, ...]:
+    """Training without the broken images, where enough others are left."""
+    kept = _sound(seen)
+    if kept is None or not ENOUGH_LEFT * len(seen.bench.problem.train) < len(kept) < len(seen.bench.problem.train):
+        return ()
+    return (keep_examples(kept),)
+
+
+def _blank(seen: Observation) -> Evidence | None:
+    """Images that carry nothing: not finite, of one colour, or all the same."""
+    broken = {
+        "are not finite": fact(seen, "input nonfinite share"),
+        "are of one single value": fact(seen, "input blank share"),
+        "repeat another image": 1.0 - fact(seen, "input distinct share"),
+    }
+    starts = {
+        "are not finite": 0.0,
+        "are of one single value": highest("input blank share") + 0.05,
+        "repeat another image": 1.0 - lowest("input distinct share") + 0.3,
+    }
+    strengths = {what: graded(share, starts[what], starts[what] + 0.3) for what, share in broken.items()}
+    worst = max(strengths, key=lambda what: strengths[what])
+    if not strengths[worst]:
+        return None
+    names = ("input nonfinite share", "input blank share", "input distinct share")
+    sentence = f"{broken[worst]:.1%} of the images that the model is fed {worst}."
+    return Evidence(sentence, readings(seen, *names), max(strengths[worst], 0.9 if worst == "are not finite" else 0.0))
+
+
+def _advise_blank(_: Observation) -> Advice:
+    """Where to look."""
+    return Advice(
+        "Look at a batch as the model gets it, after every cast and division: an integer division, a wrong dtype or"
+        " an unread file leaves nothing to learn from.",
+        "images, labels = next(iter(loader)); print(images.dtype, images.min(), images.max(),"
+        " images.std(axis=0).mean())",
+    )
+
+
+CAUSES = (
+    Cause(
+        "inputs-blank-or-corrupt",
+        "the images carry nothing",
+        "data",
+        _blank,
+        _drop_broken,
+        _advise_blank,
+        "A network can only learn what differs between its inputs; constant images give constant outputs, and one NaN"
+        " pixel makes every parameter NaN in a single step.",
+        ("Zhang, Chen, Cheung & Xu, An empirical study on TensorFlow program bugs, ISSTA 2018",),
+    ),
+    Cause(
+        "inputs-not-scaled",
+        "the inputs are not scaled",
+        "data",
+        _too_large,
+        _standardise,
+        _advise_scaling,
+        "The first layer's gradient grows with the inputs, and so does the curvature of the loss. A step size that"
+        " suits inputs of unit scale overshoots by the square of the scale: units die at once, and the output bias"
+        " chases the last batch.",
+        ("LeCun, Bottou, Orr & Müller, Efficient BackProp, 1998, section 4.3",),
+    ),
+    Cause(
+        "inputs-scaled-twice",
+        "the inputs are scaled down twice",
+        "data",
+        _too_small,
+        _standardise,
+        _advise_scaling,
+        "Inputs close to zero leave the outputs to the biases: gradients of the first layer shrink with the inputs,"
+        " and training hardly moves.",
+        ("LeCun, Bottou, Orr & Müller, Efficient BackProp, 1998, section 4.3",),
+    ),
+    Cause(
+        "inputs-offset",
+        "a constant offset drowns the images",
+        "data",
+        _offset,
+        _standardise,
+        _advise_scaling,
+        "When every input has the same large mean, all gradients of the first layer point the same way, and the"
+        " direction that tells images apart is a thousand times flatter than the one that does not.",
+        ("LeCun, Kanter & Solla, Second order properties of error surfaces, NIPS 1990",),
+    ),
+)

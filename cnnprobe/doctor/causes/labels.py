@@ -1,0 +1,201 @@
+"""Faults of the labels, their balance and their order."""
+
+from functools import partial
+
+import numpy as np
+
+from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, lowest, no_remedy, readings
+from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.remedies import balance_classes, map_labels, shuffle_batches, use_cross_entropy
+from cnnprobe.types import Dataset, Evidence, Remedy
+
+PAIRED_Z = 4.0  # standard deviations of the permutation null that only paired labels reach
+LEARNT_NOTHING = 0.1  # points above chance on held-out images
+
+
+def _misread(seen: Observation) -> Evidence | None:
+    """Labels outside of what the loss can read."""
+    outside, fractions = fact(seen, "label out of range share"), fact(seen, "label non integer share")
+    rows = fact(seen, "label row sum error")
+    name = seen.names.get("loss of logits", "")
+    names = ("label out of range share", "label non integer share", "label row sum error", "label min", "label max")
+    if outside > 0 or fractions > 0 or rows > 0.01:
+        low, high = fact(seen, "label min"), fact(seen, "label max")
+        sentence = (
+            f"The labels run from {low:.4g} to {high:.4g}, but the classes are 0 to {seen.bench.num_classes - 1}."
+        )
+        return Evidence(sentence, readings(seen, *names), 1.0)
+    if name in ("shifted-labels", "labels-out-of-range"):
+        sentence = f"The loss is smallest for a class other than the label: it behaves like {name.replace('-', ' ')}."
+        return Evidence(sentence, readings(seen, "loss floor", "loss wrong", "loss recovers"), 1.0)
+    return None
+
+
+def _ranks(seen: Observation) -> tuple[Remedy, ...]:
+    """Labels by rank among the distinct values, or a loss that reads them right."""
+    if seen.names.get("loss of logits") in ("shifted-labels", "labels-out-of-range") and not fact(
+        seen, "label out of range share"
+    ):
+        return (use_cross_entropy,)
+    labels = np.asarray(seen.bench.train.labels)
+    values = np.unique(labels)
+    if labels.size != len(labels) or len(values) > seen.bench.num_classes:
+        return ()
+    return (map_labels(partial(_by_rank, values)),)
+
+
+def _by_rank(values: np.ndarray, raw: np.ndarray) -> np.ndarray:
+    """Each label's place among the training labels; a split that is written otherwise is left as it is."""
+    flat = raw.reshape(len(raw))
+    return np.searchsorted(values, flat).astype(np.int32) if np.isin(flat, values).all() else raw
+
+
+def _advise_encoding(seen: Observation) -> Advice:
+    """How labels should look."""
+    text = (
+        f"Number the classes 0 to {seen.bench.num_classes - 1} without a gap, as integers, and let the loss use them"
+        " unchanged."
+    )
+    return Advice(text, "values, labels = np.unique(labels, return_inverse=True)")
+
+
+def _is_blind(seen: Observation) -> bool:
+    """Whether the run ended at chance on images that it had not seen."""
+    return fact(seen, "validation accuracy") < 1 / seen.bench.num_classes + LEARNT_NOTHING
+
+
+def _unrelated(seen: Observation) -> Evidence | None:
+    """Neither neighbours nor random features find the labels in the images, and nor did the network."""
+    pixels, features = fact(seen, "pixel neighbours z"), fact(seen, "random features z")
+    if not (pixels < PAIRED_Z and features < PAIRED_Z and _is_blind(seen)):
+        return None
+    sentence = (
+        "Images that look alike have unlike labels: nearest neighbours and random features predict them no better"
+        f" than shuffled ones ({pixels:.1f} and {features:.1f} standard deviations above), nor does the trained"
+        " network."
+    )
+    names = ("pixel neighbours z", "random features z", "pixel neighbours accuracy", "validation accuracy")
+    return Evidence(sentence, readings(seen, *names), graded(max(pixels, features), PAIRED_Z + 1, 2.0))
+
+
+def _advise_unrelated(_: Observation) -> Advice:
+    """Where the pairing usually breaks."""
+    return Advice(
+        "Look at twenty images beside their labels. Images and labels were probably shuffled, sorted or filtered"
+        " apart; permute both with the same indices.",
+        "order = rng.permutation(len(images)); images, labels = images[order], labels[order]",
+    )
+
+
+def _imbalanced(seen: Observation) -> Evidence | None:
+    """One class that makes the blind guess good."""
+    entropy, majority = fact(seen, "label entropy"), fact(seen, "label majority share")
+    low = lowest("label entropy", factor=0.95)
+    strength = graded(entropy, low, low - 0.3)
+    if not strength:
+        return None
+    sentence = f"One class holds {majority:.1%} of the training labels; guessing it blindly is right that often."
+    return Evidence(
+        sentence, readings(seen, "label entropy", "label majority share", "validation accuracy"), max(strength, 0.3)
+    )
+
+
+def _balance(seen: Observation) -> tuple[Remedy, ...]:
+    """Repeats rare classes, where the data are arrays."""
+    problem = seen.bench.problem
+    return (balance_classes,) if isinstance(problem.train, Dataset) and problem.batches is None else ()
+
+
+def _advise_balance(_: Observation) -> Advice:
+    """Two ways."""
+    return Advice(
+        "Draw rare classes more often or weigh their loss by the inverse of their share, and judge by balanced"
+        " accuracy.",
+        "weights = len(labels) / (num_classes * np.bincount(labels)); loss = (weights[labels] * losses).mean()",
+    )
+
+
+def _ordered(seen: Observation) -> Evidence | None:
+    """Batches of one class where random draws would mix them."""
+    ratio, z = fact(seen, "batch label entropy ratio"), fact(seen, "batch label entropy z")
+    start = lowest("batch label entropy ratio", factor=0.9)
+    strength = graded(ratio, start, start - 0.3) if z < -5 else 0.0
+    if not strength:
+        return None
+    sentence = (
+        f"Batches hold {ratio:.0%} of the label entropy that random draws would have: the classes come one after the"
+        " other."
+    )
+    return Evidence(
+        sentence, readings(seen, "batch label entropy ratio", "batch label entropy z", "collapse index"), strength
+    )
+
+
+def _advise_order(seen: Observation) -> Advice:
+    """Shuffle."""
+    return Advice(
+        "Shuffle the training set anew every epoch; a shuffle buffer must be as large as the set.",
+        (
+            "order = rng.permutation(len(images))  # every epoch"
+            if seen.bench.problem.batches
+            else "problem._replace(shuffle=True)"
+        ),
+    )
+
+
+CAUSES = (
+    Cause(
+        "label-encoding",
+        "the labels do not say what the loss reads",
+        "labels",
+        _misread,
+        _ranks,
+        _advise_encoding,
+        "A label outside the classes has no target: one-hot rows become zero, an index is clamped to the last class"
+        " or gives NaN, and the network is pulled to the wrong answer.",
+        ("Humbatova et al., Taxonomy of real faults in deep learning systems, ICSE 2020",),
+    ),
+    Cause(
+        "labels-unrelated-to-images",
+        "the labels do not belong to these images",
+        "labels",
+        _unrelated,
+        no_remedy,
+        _advise_unrelated,
+        "A network can memorise random labels, and then its training loss falls, but nothing carries over to new"
+        " images.",
+        (
+            (
+                "Zhang, Bengio, Hardt, Recht & Vinyals, Understanding deep learning requires rethinking"
+                " generalization, ICLR 2017"
+            ),
+        ),
+    ),
+    Cause(
+        "class-imbalance",
+        "one class outweighs the others",
+        "labels",
+        _imbalanced,
+        _balance,
+        _advise_balance,
+        "The fastest way down for the loss is to answer with the common class, and gradients of rare classes are too"
+        " few to undo that.",
+        (
+            (
+                "Buda, Maki & Mazurowski, A systematic study of the class imbalance problem in convolutional neural"
+                " networks, 2018"
+            ),
+        ),
+    ),
+    Cause(
+        "batches-not-shuffled",
+        "the batches are not shuffled",
+        "labels",
+        _ordered,
+        lambda _: (shuffle_batches,),
+        _advise_order,
+        "Every run of one class teaches the network to answer with that class; the next run undoes it. It predicts"
+        " one class for a whole batch and another for the next.",
+        ("Bengio, Practical recommendations for gradient-based training of deep architectures, 2012, section 2.1.1",),
+    ),
+)

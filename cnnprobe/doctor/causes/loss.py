@@ -1,0 +1,283 @@
+"""Faults of the loss and of the head that feeds it."""
+
+import jax
+
+from cnnprobe.doctor.causes.record import Advice, Cause, fact, readings
+from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.remedies import (
+    add_head,
+    average_loss,
+    log_of,
+    logit_of,
+    map_outputs,
+    pool_outputs,
+    remove_output_activation,
+    use_cross_entropy,
+)
+from cnnprobe.types import Evidence, Remedy
+
+FINGERPRINT = ("loss floor", "loss uniform", "loss wrong", "loss gradient at zero", "loss recovers")
+BOUNDED = ("relu", "sigmoid", "tanh")
+INSIDE = {
+    "sigmoid-first": "sigmoid",
+    "tanh-first": "tanh",
+    "relu-first": "relu",
+}  # name of a loss -> what it does first
+
+
+def _wants(seen: Observation) -> str:
+    """What the loss wants to be fed; empty where it was not read."""
+    return seen.loss.wants if seen.loss else ""
+
+
+def _name(seen: Observation) -> str:
+    """What the loss is when it is fed logits."""
+    return seen.names.get("loss of logits", "")
+
+
+def _outputs(seen: Observation) -> str:
+    """What the model's outputs look like."""
+    return seen.names.get("outputs", "")
+
+
+# --- softmax twice ---------------------------------------------------------------------------------------------------
+
+
+def _softmax_twice(seen: Observation) -> Evidence | None:
+    """Probabilities fed to a loss that takes their softmax, or a loss that takes it twice."""
+    if _name(seen) == "softmax-twice":
+        sentence = (
+            f"The loss cannot fall below {fact(seen, 'loss floor'):.3f} even for perfect logits: it takes a softmax"
+            " of a softmax."
+        )
+        return Evidence(sentence, readings(seen, *FINGERPRINT), 1.0)
+    if _outputs(seen) == "probabilities" and _wants(seen) == "logits" and seen.bench.num_classes > 1:
+        sentence = (
+            "The model's outputs are probabilities (each row sums to 1), but the loss takes the softmax of what it is"
+            " given."
+        )
+        return Evidence(sentence, readings(seen, "output row sum", *FINGERPRINT), 1.0)
+    return None
+
+
+def _undo_softmax(seen: Observation) -> tuple[Remedy, ...]:
+    """The logarithm of probabilities has them as its softmax; two softmaxes inside the loss need another loss."""
+    return (use_cross_entropy,) if _name(seen) == "softmax-twice" else (map_outputs(log_of),)
+
+
+def _advise_once(seen: Observation) -> Advice:
+    """Keep one of the two."""
+    where = "in the loss" if _name(seen) == "softmax-twice" else "at the end of the model"
+    return Advice(
+        f"Return logits: drop the softmax {where}, and take it for predictions only.",
+        "return logits  # not softmax(logits)",
+    )
+
+
+# --- other activations of the output ---------------------------------------------------------------------------------
+
+
+def _squashed(seen: Observation) -> Evidence | None:
+    """Scores that an activation has bounded before the softmax of the loss."""
+    inside = INSIDE.get(_name(seen))
+    if inside:
+        sentence = (
+            f"The loss applies {inside} to the scores before their softmax: fed perfect scores it stays at"
+            f" {fact(seen, 'loss floor'):.3f}."
+        )
+        return Evidence(sentence, readings(seen, *FINGERPRINT), 0.9)
+    kind = _outputs(seen)
+    softmax_loss = _name(seen) in ("cross-entropy", "smoothed cross-entropy", "focal", "class-mean", "summed")
+    if kind not in BOUNDED or not softmax_loss:
+        return None
+    sentence = (
+        f"The model's last operation is {kind}, so its scores run from {fact(seen, 'output min'):.3g} to"
+        f" {fact(seen, 'output max'):.3g}; a softmax needs free ones."
+    )
+    return Evidence(sentence, readings(seen, "output min", "output max", "output zero share"), 0.9)
+
+
+def _free_scores(seen: Observation) -> tuple[Remedy, ...]:
+    """Take the activation out of the model, undo it before the loss, or replace the loss."""
+    if _name(seen) in INSIDE:
+        return (use_cross_entropy,)
+    undo = (map_outputs(logit_of),) if _outputs(seen) == "sigmoid" else ()
+    return (remove_output_activation, *undo)
+
+
+def _advise_free(seen: Observation) -> Advice:
+    """No activation behind the last layer."""
+    kind = INSIDE.get(_name(seen)) or _outputs(seen)
+    return Advice(f"Let the last layer be linear: drop the {kind} behind it.", f"return logits  # not {kind}(logits)")
+
+
+# --- missing softmax -------------------------------------------------------------------------------------------------
+
+
+def _bare_scores(seen: Observation) -> Evidence | None:
+    """Logits fed to a loss that reads probabilities."""
+    raw = _name(seen) in ("log-of-logits", "raw-nll", "negative-probability")
+    if not (
+        _outputs(seen) in ("logits", "relu") and _wants(seen) != "logits" and (raw or _wants(seen) == "probabilities")
+    ):
+        return None
+    sentence = (
+        f"The loss reads probabilities, but the model's outputs are raw scores from {fact(seen, 'output min'):.3g} to"
+        f" {fact(seen, 'output max'):.3g}: most of its gradient is cut off by the logarithm's clip or points nowhere."
+    )
+    return Evidence(sentence, readings(seen, "output row sum", "loss zero gradient share", *FINGERPRINT), 1.0)
+
+
+def _add_softmax(seen: Observation) -> tuple[Remedy, ...]:
+    """A softmax before the loss where that makes it healthy; cross-entropy from logits else."""
+    softmax = jax.nn.sigmoid if fact(seen, "output width") == 1 else jax.nn.softmax
+    return (map_outputs(softmax),) if _wants(seen) == "probabilities" else (use_cross_entropy,)
+
+
+def _advise_softmax(_: Observation) -> Advice:
+    """Use the fused loss."""
+    return Advice(
+        "Use a loss that takes logits, which is also exact where a probability is tiny.",
+        "loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()",
+    )
+
+
+# --- sum instead of mean ---------------------------------------------------------------------------------------------
+
+
+def _summed(seen: Observation) -> Evidence | None:
+    """A loss that doubles when the batch is repeated."""
+    ratio = fact(seen, "loss duplication")
+    if not 1.9 < ratio < 2.1:
+        return None
+    batch = seen.bench.problem.batch_size
+    sentence = (
+        f"A batch repeated twice has {ratio:.2f} times the loss: it is summed, so a batch of {batch} takes steps"
+        f" {batch} times as long."
+    )
+    return Evidence(sentence, readings(seen, "loss duplication", "loss uniform", "largest loss ratio"), 0.9)
+
+
+def _advise_mean(seen: Observation) -> Advice:
+    """Average."""
+    return Advice(
+        "Average the loss over the batch instead of summing it, or divide the step size by"
+        f" {seen.bench.problem.batch_size}.",
+        "loss = losses.mean()  # not losses.sum()",
+    )
+
+
+# --- outputs that are not the classes --------------------------------------------------------------------------------
+
+
+def _wrong_width(seen: Observation) -> Evidence | None:
+    """Another number of scores than classes."""
+    width, classes = fact(seen, "output width"), seen.bench.num_classes
+    if width in (float(classes), 1.0 if classes == 2 and _outputs(seen) != "constant" else -1.0) or not width > 0:
+        return None
+    sentence = f"The model returns {width:.0f} scores for each image, but there are {classes} classes."
+    return Evidence(sentence, readings(seen, "output width", "output zero share"), 1.0 if width < classes else 0.5)
+
+
+def _new_head(seen: Observation) -> tuple[Remedy, ...]:
+    """A dense layer with the right number of scores."""
+    return (add_head(seen.bench.num_classes),)
+
+
+def _advise_width(seen: Observation) -> Advice:
+    """The right number."""
+    classes = seen.bench.num_classes
+    return Advice(f"Give the last layer {classes} units, one for each class.", f"nn.Dense({classes})")
+
+
+# --- missing flatten -------------------------------------------------------------------------------------------------
+
+
+def _unflattened(seen: Observation) -> Evidence | None:
+    """A map of scores where one row for each image is wanted."""
+    rank = fact(seen, "output rank")
+    if not rank > 2:
+        return None
+    sentence = (
+        f"The model returns {seen.names['output shape']} for {seen.names['image shape']} images: a map of scores, not"
+        " one row for each image."
+    )
+    return Evidence(sentence, readings(seen, "output rank"), 1.0)
+
+
+def _advise_flatten(seen: Observation) -> Advice:
+    """Flatten or pool."""
+    return Advice(
+        f"Flatten or pool the last map before the dense layer; its output has shape {seen.names['output shape']} now.",
+        "x = x.reshape(len(x), -1)  # or x.mean(axis=(1, 2))",
+    )
+
+
+CAUSES = (
+    Cause(
+        "missing-flatten",
+        "the last map is not flattened",
+        "loss",
+        _unflattened,
+        lambda _: (pool_outputs,),
+        _advise_flatten,
+        "A dense layer acts on the last axis alone. On a map it gives a score for each place, and the loss is"
+        " broadcast over them or fails.",
+        ("Nikanjam, Ben Braiek, Morovati & Khomh, Automatic fault detection for deep learning programs, TOSEM 2021",),
+    ),
+    Cause(
+        "output-units-not-classes",
+        "the outputs are not the classes",
+        "loss",
+        _wrong_width,
+        _new_head,
+        _advise_width,
+        "With fewer scores than classes some classes can never be predicted; a softmax over a single score is always"
+        " 1 and has no gradient.",
+        ("Humbatova et al., Taxonomy of real faults in deep learning systems, ICSE 2020",),
+    ),
+    Cause(
+        "softmax-applied-twice",
+        "the softmax is applied twice",
+        "loss",
+        _softmax_twice,
+        _undo_softmax,
+        _advise_once,
+        "A softmax of probabilities can never be sure: its largest value is e / (e + K - 1). The loss has a floor"
+        " above zero and its gradient is ten times smaller where training starts.",
+        ("Bridle, Probabilistic interpretation of feedforward classification network outputs, 1990",),
+    ),
+    Cause(
+        "wrong-output-activation",
+        "an activation bounds the scores",
+        "loss",
+        _squashed,
+        _free_scores,
+        _advise_free,
+        "A softmax turns differences of scores into odds; a bounded score bounds the odds, and a ReLU leaves half of"
+        " the scores without a gradient.",
+        ("Goodfellow, Bengio & Courville, Deep Learning, 2016, section 6.2.2",),
+    ),
+    Cause(
+        "missing-softmax",
+        "the loss wants probabilities and gets raw scores",
+        "loss",
+        _bare_scores,
+        _add_softmax,
+        _advise_softmax,
+        "The logarithm of a raw score is clipped or undefined: most images give no gradient at all, and the others"
+        " push one score without holding the rest.",
+        ("Goodfellow, Bengio & Courville, Deep Learning, 2016, section 6.2.2",),
+    ),
+    Cause(
+        "loss-summed-not-averaged",
+        "the loss is summed over the batch",
+        "loss",
+        _summed,
+        lambda _: (average_loss,),
+        _advise_mean,
+        "A sum has gradients as many times larger as the batch has images, so a step size chosen for a mean"
+        " overshoots by that factor.",
+        ("Goyal et al., Accurate, large minibatch SGD, 2017, section 2",),
+    ),
+)

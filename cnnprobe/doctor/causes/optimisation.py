@@ -1,0 +1,234 @@
+"""Faults of the update: its direction, its size, and what it leaves out."""
+
+import optax
+
+from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, graded_log, highest, lowest, readings
+from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.remedies import negate_loss, replace_optimizer, restore_gradients, scale_updates
+from cnnprobe.types import Evidence, Remedy
+
+REFERENCE = replace_optimizer(optax.adam(1e-3))
+ADVICE_REFERENCE = "optimizer = optax.adam(1e-3)"
+
+
+# --- uphill ----------------------------------------------------------------------------------------------------------
+
+
+def _uphill(seen: Observation) -> Evidence | None:
+    """Updates along the gradient, or a loss whose minimum is the wrong answer."""
+    if seen.names.get("loss of logits") == "negated":
+        sentence = "The loss is smaller for wrong answers than for right ones: its sign is turned round."
+        return Evidence(sentence, readings(seen, "loss floor", "loss wrong"), 1.0)
+    cosine = fact(seen, "update cosine")
+    if not cosine < 0:
+        return None
+    sentence = (
+        f"Updates point up the gradient (cosine {cosine:.2f} with the way down), and the loss rises"
+        f" {fact(seen, 'end loss ratio'):.3g}-fold."
+    )
+    return Evidence(sentence, readings(seen, "update cosine", "largest loss ratio"), graded(-cosine, 0.0, 0.1))
+
+
+def _turn_round(seen: Observation) -> tuple[Remedy, ...]:
+    """The other sign."""
+    return (negate_loss,) if seen.names.get("loss of logits") == "negated" else (scale_updates(-1.0),)
+
+
+def _advise_sign(_: Observation) -> Advice:
+    """The other sign."""
+    return Advice(
+        "Turn the sign of the update: optax updates are added to the parameters, and the loss is minimised.",
+        "params = optax.apply_updates(params, updates)  # updates already hold -learning_rate * gradient",
+    )
+
+
+# --- frozen ----------------------------------------------------------------------------------------------------------
+
+
+def _frozen(seen: Observation) -> Evidence | None:
+    """Parameters that no step has moved, though their layer's activations are alive."""
+    share = fact(seen, "frozen parameter share")
+    if not share > highest("frozen parameter share") + 0.01 or fact(seen, "first zero gradient share") > 0.95:
+        return None
+    which = seen.names.get("frozen", "")
+    cut = fact(seen, "cut gradient share") > 0
+    why = "their gradient is zero though their layers are active" if cut else "the optimizer gives them no update"
+    sentence = f"{share:.0%} of the parameters never move ({which}): {why}."
+    return Evidence(sentence, readings(seen, "frozen parameter share", "cut gradient share"), 0.9)
+
+
+def _thaw(seen: Observation) -> tuple[Remedy, ...]:
+    """Gradients through every `stop_gradient`, or an optimizer without masks."""
+    cut = fact(seen, "cut gradient share") > 0
+    return (restore_gradients,) if cut else (REFERENCE,)
+
+
+def _advise_thaw(seen: Observation) -> Advice:
+    """What holds them."""
+    if fact(seen, "cut gradient share") > 0:
+        return Advice(f"Take out the stop_gradient between {seen.names.get('frozen', 'these layers')} and the loss.")
+    return Advice(
+        "Give the optimizer every parameter: look for optax.masked, set_to_zero or a schedule at zero.",
+        ADVICE_REFERENCE,
+    )
+
+
+# --- too large -------------------------------------------------------------------------------------------------------
+
+
+def _overshooting(seen: Observation) -> Evidence | None:
+    """A loss that jumps far above its start, or a network that died while it was trained."""
+    jump, zeros = fact(seen, "largest loss ratio"), fact(seen, "last zero gradient share")
+    start = highest("largest loss ratio", factor=1.3)
+    broken = fact(seen, "non finite loss share") > 0
+    strength = max(
+        graded_log(jump, start, 4 * start),
+        (
+            graded(zeros, max(highest("last zero gradient share"), 0.8), 0.98)
+            if fact(seen, "first zero gradient share") < 0.7
+            else 0.0
+        ),
+        graded(fact(seen, "median log10 update ratio"), highest("median log10 update ratio") + 0.2, 0.0),
+        1.0 if broken else 0.0,
+    )
+    if not strength:
+        return None
+    what = "becomes NaN or infinite" if broken else f"reaches {jump:.3g} times its start or that of a blind guess"
+    ratio = fact(seen, "median log10 update ratio")
+    sentence = (
+        f"The loss {what}; a step changes the kernels by 10^{ratio:.1f} of their size, and at the end {zeros:.0%} of "
+        "all gradient entries are exactly zero."
+    )
+    names = (
+        "largest loss ratio",
+        "last zero gradient share",
+        "dead unit share",
+        "median log10 update ratio",
+        "non finite loss share",
+    )
+    return Evidence(sentence, readings(seen, *names), strength)
+
+
+def _advise_smaller(_: Observation) -> Advice:
+    """Smaller steps."""
+    return Advice(
+        "Take smaller steps: divide the step size by ten and look again.",
+        "optimizer = optax.chain(optimizer, optax.scale(0.1))",
+    )
+
+
+# --- too small -------------------------------------------------------------------------------------------------------
+
+
+def _creeping(seen: Observation) -> Evidence | None:
+    """Updates so small beside the parameters that the run could not get anywhere."""
+    ratio = fact(seen, "median log10 update ratio")
+    start = lowest("median log10 update ratio") - 0.3
+    strength = graded(ratio, start, start - 0.7)
+    if not strength or fact(seen, "first zero gradient share") > 0.95:
+        return None
+    sentence = (
+        f"A step changes the parameters by a factor of 10^{ratio:.1f} of their size; healthy runs change them by"
+        f" 10^{lowest('median log10 update ratio'):.1f} or more."
+    )
+    return Evidence(
+        sentence, readings(seen, "median log10 update ratio", "end loss ratio", "end input sensitivity"), strength
+    )
+
+
+def _advise_larger(seen: Observation) -> Advice:
+    """Larger steps, and where the factor may hide."""
+    return Advice(
+        "Take larger steps. If the step size itself looks right, look for gradient clipping, a large epsilon, or a"
+        f" schedule near zero (an update is {fact(seen, 'median update to gradient ratio'):.2g} times its gradient).",
+        ADVICE_REFERENCE,
+    )
+
+
+def _steps(*factors: float) -> tuple[Remedy, ...]:
+    """The user's own optimizer with other step sizes."""
+    return tuple(scale_updates(factor) for factor in factors)
+
+
+# --- non-finite ------------------------------------------------------------------------------------------------------
+
+
+def _not_finite(seen: Observation) -> Evidence | None:
+    """A loss that is NaN or infinite although the first forward pass was finite."""
+    share = fact(seen, "non finite loss share")
+    if not share > 0:
+        return None
+    sentence = (
+        f"The loss is NaN or infinite in {share:.0%} of the steps, first in step"
+        f" {fact(seen, 'first non finite step'):.0f}."
+    )
+    return Evidence(sentence, readings(seen, "non finite loss share", "first non finite step"), 1.0)
+
+
+def _advise_finite(_: Observation) -> Advice:
+    """Find the logarithm."""
+    return Advice(
+        "Look for a logarithm, square root or division whose argument reaches zero; use the fused losses, and guard"
+        " the argument, not the result.",
+        "jnp.log(jnp.where(p > 0, p, 1.0))",
+    )
+
+
+CAUSES = (
+    Cause(
+        "update-goes-uphill",
+        "the updates go uphill",
+        "optimisation",
+        _uphill,
+        _turn_round,
+        _advise_sign,
+        "A step along the gradient raises the loss; accuracy falls below chance because the network learns to avoid"
+        " the right answer.",
+        ("Nocedal & Wright, Numerical Optimization, 2006, section 2.2",),
+    ),
+    Cause(
+        "parameters-not-updated",
+        "some parameters never move",
+        "optimisation",
+        _frozen,
+        _thaw,
+        _advise_thaw,
+        "Layers that stay as they were drawn give random features; only what comes after them can learn.",
+        ("Yosinski, Clune, Bengio & Lipson, How transferable are features in deep neural networks?, NIPS 2014",),
+    ),
+    Cause(
+        "learning-rate-too-high",
+        "the steps are too large",
+        "optimisation",
+        _overshooting,
+        lambda _: _steps(0.1, 0.01, 0.001),
+        _advise_smaller,
+        "Above twice the inverse of the largest curvature a step ends higher than it began. One such step can push"
+        " every ReLU of a layer below zero for all images; then only the output bias still moves, and it follows the"
+        " labels of the last batch.",
+        (
+            "LeCun, Bottou, Orr & Müller, Efficient BackProp, 1998, section 5",
+            "Lu et al., Dying ReLU and initialization, 2019",
+        ),
+    ),
+    Cause(
+        "updates-too-small",
+        "the steps are too small",
+        "optimisation",
+        _creeping,
+        lambda _: (*_steps(10.0, 100.0, 1000.0), REFERENCE),
+        _advise_larger,
+        "The network stays where it was drawn: an untrained network predicts one class for nearly everything.",
+        ("Bengio, Practical recommendations for gradient-based training of deep architectures, 2012, section 2.1.1",),
+    ),
+    Cause(
+        "non-finite-loss",
+        "the loss is not a number",
+        "optimisation",
+        _not_finite,
+        lambda _: (),
+        _advise_finite,
+        "One NaN in a gradient makes every parameter NaN in the next step, and nothing brings it back.",
+        ("Goldberg, What every computer scientist should know about floating-point arithmetic, 1991",),
+    ),
+)

@@ -1,0 +1,81 @@
+"""A cause is data: what speaks for it, what mends it, what to tell its owner."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from cnnprobe.doctor.bands import healthy_band
+from cnnprobe.doctor.observation import Observation
+from cnnprobe.types import Evidence, Reading, Remedy
+
+TINY = 1e-30  # under a logarithm
+STAGES = ("data", "labels", "loss", "architecture", "optimisation", "regularisation", "generalisation")
+
+
+class Advice(NamedTuple):
+    """What to change."""
+
+    text: str  # in words, with the user's own numbers
+    snippet: str = ""  # as code
+
+
+class Cause(NamedTuple):
+    """One way in which a CNN fails to learn."""
+
+    id: str  # of the public vocabulary
+    title: str
+    stage: str  # one of `STAGES`; a fault explains the symptoms of later stages
+    evidence: Callable[[Observation], Evidence | None]
+    remedies: Callable[
+        [Observation], tuple[Remedy, ...]
+    ]  # candidates; the one that gains most is kept; () where none exists
+    advice: Callable[[Observation], Advice]
+    explanation: str
+    references: tuple[str, ...]
+
+
+def no_remedy(_: Observation) -> tuple[Remedy, ...]:
+    """Nothing that a program could change would help."""
+    return ()
+
+
+def reading(seen: Observation, name: str) -> Reading:
+    """One fact beside its healthy band."""
+    return Reading(name, seen.facts[name], healthy_band(name))
+
+
+def readings(seen: Observation, *names: str) -> tuple[Reading, ...]:
+    """Those of the facts `names` that were measured."""
+    return tuple(reading(seen, name) for name in names if name in seen.facts)
+
+
+def graded(value: float, start: float, full: float) -> float:
+    """How far `value` is on its way from `start` to `full`, in [0, 1]; `start` may be the larger one.
+
+    0 where anything is NaN: what was not measured, or has no healthy band, speaks for nothing.
+    """
+    if math.isnan(value + start + full):
+        return 0.0
+    return min(max((value - start) / (full - start), 0.0), 1.0)
+
+
+def graded_log(value: float, start: float, full: float) -> float:
+    """`graded` on a logarithmic scale, for positive values."""
+    return graded(*(math.log(max(x, TINY)) if not math.isnan(x) else x for x in (value, start, full)))
+
+
+def highest(name: str, *, factor: float = 1.0) -> float:
+    """The largest healthy value of a fact, times a margin; NaN where no healthy run had it."""
+    high = healthy_band(name)[1]
+    return math.nan if high is None else high * factor
+
+
+def lowest(name: str, *, factor: float = 1.0) -> float:
+    """The smallest healthy value of a fact, times a margin; NaN where no healthy run had it."""
+    low = healthy_band(name)[0]
+    return math.nan if low is None else low * factor
+
+
+def fact(seen: Observation, name: str) -> float:
+    """One measured number; NaN where it was not measured, which fails every comparison."""
+    return seen.facts.get(name, math.nan)

@@ -1,0 +1,100 @@
+"""Faults of what differs between training and evaluation."""
+
+from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, highest, readings
+from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.remedies import faster_statistics, thin_dropout, use_batch_statistics
+from cnnprobe.types import Evidence, Remedy
+
+
+def _noisy(seen: Observation) -> Evidence | None:
+    """Dropout whose noise drowns what differs between images."""
+    rate, ratio = fact(seen, "strongest dropout rate"), fact(seen, "mask variance ratio")
+    strength = max(
+        graded(rate, highest("strongest dropout rate"), 0.95),
+        graded(ratio, highest("mask variance ratio") * 1.5, highest("mask variance ratio") * 5),
+    )
+    if not strength or not rate > 0:
+        return None
+    sentence = (
+        f"Dropout sets {rate:.0%} of a layer's units to zero; its noise has {ratio:.3g} times the variance of what"
+        " differs between images."
+    )
+    names = ("strongest dropout rate", "mask variance ratio", "train mode minus eval mode accuracy")
+    return Evidence(sentence, readings(seen, *names), max(strength, 0.3))
+
+
+def _advise_dropout(seen: Observation) -> Advice:
+    """Rate against keep probability."""
+    rate = fact(seen, "strongest dropout rate")
+    return Advice(
+        f"The rate is the share that is dropped. If {rate:.2g} was meant as the share to keep, the rate is"
+        f" {1 - rate:.2g}.",
+        f"nn.Dropout(rate={1 - rate:.2g})",
+    )
+
+
+def _stale(seen: Observation) -> Evidence | None:
+    """Better on the same training images with the batch's statistics than with the stored ones."""
+    gap = fact(seen, "batch minus running statistics accuracy")
+    start = max(highest("batch minus running statistics accuracy"), 0.03)
+    strength = graded(gap, start, start + 0.1)
+    if not strength:
+        return None
+    sentence = (
+        f"On the same training images the network is {gap:.0%} points better with the statistics of the batch than"
+        f" with the stored ones: the stored ones have not arrived (momentum {fact(seen, 'statistics momentum'):.4g})."
+    )
+    return Evidence(
+        sentence,
+        readings(seen, "batch minus running statistics accuracy", "statistics momentum", "mode gap"),
+        strength,
+    )
+
+
+def _fresh_statistics(seen: Observation) -> tuple[Remedy, ...]:
+    """A faster average where there is one; the batch's own statistics else."""
+    momentum = fact(seen, "statistics momentum")
+    if 0.9 < momentum < 1.0:
+        return (faster_statistics(momentum), use_batch_statistics)
+    return (use_batch_statistics,)
+
+
+def _advise_statistics(seen: Observation) -> Advice:
+    """Where they get lost."""
+    momentum = fact(seen, "statistics momentum")
+    if momentum < 1.0:
+        return Advice(
+            f"Lower the momentum of the batch statistics from {momentum:.4g} to 0.9, or train longer.",
+            "nn.BatchNorm(momentum=0.9)",
+        )
+    return Advice(
+        "Carry the updated statistics from step to step: keep what `apply(..., mutable=['batch_stats'])` returns.",
+        "outputs, updated = model.apply(variables, images, train=True, mutable=['batch_stats'])",
+    )
+
+
+CAUSES = (
+    Cause(
+        "dropout-too-strong",
+        "dropout drowns the signal",
+        "regularisation",
+        _noisy,
+        lambda _: (thin_dropout(0.5), thin_dropout(0.2)),
+        _advise_dropout,
+        "A unit kept with probability p is divided by p, so its noise has (1 - p) / p times its power: 0.25 at a rate"
+        " of 0.2, 19 at 0.95.",
+        ("Srivastava et al., Dropout, JMLR 2014, section 10",),
+    ),
+    Cause(
+        "batch-statistics-mismatch",
+        "evaluation uses statistics that training never reached",
+        "regularisation",
+        _stale,
+        _fresh_statistics,
+        _advise_statistics,
+        "Batch normalisation trains with the statistics of each batch and evaluates with a running average. With a"
+        " momentum m the average needs several times 1 / (1 - m) steps to arrive; until then every layer is scaled"
+        " wrongly in evaluation alone.",
+        ("Ioffe & Szegedy, Batch normalization, ICML 2015",),
+    ),
+)

@@ -1,0 +1,109 @@
+"""The verdict: one word and one sentence over all findings."""
+
+import math
+import time
+
+from cnnprobe.doctor.causes.record import fact
+from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.rank import ENOUGH
+from cnnprobe.doctor.trial import Plan, control, scored_run
+from cnnprobe.types import Diagnosis, Evidence, Finding
+
+FEW_UPDATES = 50  # below which even a healthy network still predicts one class
+LEARNT = 0.97  # of the loss of a blind guess: what has not fallen below it has learnt nothing
+ABOVE_CHANCE = 0.1  # points of balanced accuracy
+LONGER = 3  # times the user's own steps, to see whether more would help
+
+
+def _has_learnt(seen: Observation) -> bool:
+    """Whether the run got better than a blind guess."""
+    reached = fact(seen, "validation accuracy")
+    if math.isnan(reached):
+        return fact(seen, "end loss ratio") < LEARNT
+    return reached > 1 / seen.bench.num_classes + ABOVE_CHANCE
+
+
+def _gain_from_longer(plan: Plan, seen: Observation) -> float:
+    """What three times the user's steps gain; NaN where the run was not the whole training, or time is short."""
+    whole = (
+        seen.run is not None and seen.run.is_complete and fact(seen, "steps of the whole training") <= plan.num_steps
+    )
+    if not whole or plan.seconds_left() < LONGER * plan.run_seconds:
+        return float("nan")
+    longer = plan._replace(num_steps=LONGER * plan.num_steps, run_seconds=LONGER * plan.run_seconds)
+    return scored_run(plan.bench.problem, plan.bench, longer).accuracy - control(plan, 0).accuracy
+
+
+def _steps(seen: Observation) -> str:
+    """How long the run was, and what it reached."""
+    reached = fact(seen, "validation accuracy")
+    score = "" if math.isnan(reached) else f" and reached {reached:.0%} balanced accuracy"
+    return f"The network ran {fact(seen, 'number of steps'):.0f} steps{score}"
+
+
+def _without_fault(plan: Plan, seen: Observation) -> tuple[str, str]:
+    """Verdict and sentence where no cause was found."""
+    few = fact(seen, "steps of the whole training") < FEW_UPDATES
+    if few and not _has_learnt(seen):
+        return "untrained", f"{_steps(seen)}: too few for any network; train for longer before you judge it."
+    gain = _gain_from_longer(plan, seen)
+    if gain >= ENOUGH:
+        return (
+            "under-trained",
+            f"{_steps(seen)}; {LONGER} times as many bring {gain:.0%} points more: train for longer.",
+        )
+    if not _has_learnt(seen):
+        return "cannot-tell", f"{_steps(seen)}, which is no better than a guess, but no known cause explains it."
+    return "healthy", f"{_steps(seen)}. No fault was found."
+
+
+def _with_fault(first: Finding) -> str:
+    """The sentence of the first finding."""
+    if first.trial is None:
+        return f"The first thing to mend: {first.title}."
+    trial = first.trial
+    return (
+        f"The first thing to mend: {first.title}. The remedy takes the {trial.metric} from "
+        f"{trial.control.mean():.0%} to {trial.remedied.mean():.0%} in {trial.num_steps} steps."
+    )
+
+
+def _does_not_run(seen: Observation) -> Finding:
+    """Where a program stops, and what it says there."""
+    where, why = list(seen.failures.items())[-1] if seen.failures else ("the training", "no step was made")
+    return Finding(
+        cause="cannot-tell",
+        title=f"{where} stops with an error",
+        severity="cause",
+        confidence=1.0,
+        evidence=Evidence(f"{where[0].upper()}{where[1:]} raises {why}", (), 1.0),
+        remedy=None,
+        advice="Mend this error first: until the program runs, nothing else can be measured.",
+        snippet="",
+        trial=None,
+        explanation="A program that stops before its first update cannot be examined any further.",
+        references=(),
+    )
+
+
+def conclude(
+    plan: Plan, seen: Observation, findings: tuple[Finding, ...], untried: tuple[str, ...], started: float
+) -> Diagnosis:
+    """The diagnosis whole."""
+    causes = [finding for finding in findings if finding.severity == "cause"]
+    if seen.run is None and not causes:
+        causes = [_does_not_run(seen)]
+        findings = (*causes, *findings)
+    verdict, summary = ("faulty", _with_fault(causes[0])) if causes else _without_fault(plan, seen)
+    missed = tuple(f"{what}: {why}" for what, why in seen.failures.items())
+    return Diagnosis(
+        verdict=verdict,
+        summary=summary,
+        findings=findings,
+        curve=seen.run.curve if seen.run else None,
+        layers=seen.layers,
+        class_names=tuple(str(index) for index in range(seen.bench.num_classes)),
+        facts={**seen.facts, **seen.names},
+        untried=(*missed, *untried),
+        seconds=time.monotonic() - started,
+    )

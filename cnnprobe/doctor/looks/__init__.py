@@ -1,0 +1,1 @@
+"""Single measurements of a problem, one kind a file."""

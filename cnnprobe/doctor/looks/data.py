@@ -1,0 +1,100 @@
+"""Static looks at the data: no model, no training."""
+
+from collections.abc import Sequence
+from itertools import islice
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cnnprobe.data.sampling import sample
+from cnnprobe.doctor.bench import Bench, stream
+from cnnprobe.probes.inputs import (
+    Consistency,
+    image_stats,
+    knn_consistency,
+    pixel_features,
+    random_features,
+    ridge_accuracy,
+    split_overlap,
+)
+from cnnprobe.probes.labels import class_ids, label_stats, missing_classes
+from cnnprobe.probes.nulls import entropy
+
+BATCHES_READ = 40  # for the order of the labels
+NUM_DRAWS = 10  # random batches for each that is read
+MIN_FOR_NEIGHBOURS = 60  # images, below which neighbours tell nothing
+
+
+def look_at_images(bench: Bench) -> dict[str, float]:
+    """Scale, offset and defects of the images as the model gets them."""
+    stats = image_stats(bench.train.images)
+    facts = {f"input {name.replace('_', ' ')}": float(value) for name, value in stats._asdict().items()}
+    facts["input nonfinite share"] = facts.pop("input num nonfinite images") / len(bench.train.images)
+    if bench.has_valid:
+        valid = image_stats(bench.valid.images)
+        scale = max(float(stats.std), 1e-12)
+        facts["validation input mean shift"] = abs(float(valid.mean) - float(stats.mean)) / scale
+        facts["validation input std ratio"] = float(valid.std) / scale
+        facts["validation overlap share"] = float(split_overlap(bench.train.images, bench.valid.images))
+    return facts
+
+
+def look_at_labels(bench: Bench) -> dict[str, float]:
+    """Encoding, balance and coverage of the labels."""
+    stats = label_stats(bench.train.labels, bench.num_classes)
+    facts = {
+        f"label {name.replace('_', ' ')}": float(value)
+        for name, value in stats._asdict().items()
+        if name not in ("format", "class_counts")
+    }
+    if bench.has_valid and bench.train.ids is not None and bench.valid.ids is not None:
+        facts["classes missing from training"] = float(len(missing_classes(bench.train.ids, bench.valid.ids)))
+        facts["classes missing from validation"] = float(len(missing_classes(bench.valid.ids, bench.train.ids)))
+    return facts
+
+
+def look_at_order(bench: Bench) -> dict[str, float]:
+    """How mixed the classes are inside the batches that the loader hands out, beside random draws of the labels."""
+    pool = _label_pool(bench)
+    if pool is None:
+        return {}
+    batches = [class_ids(b.labels, bench.num_classes) for b in islice(stream(bench.problem), BATCHES_READ)]
+    seen = [ids for ids in batches if ids is not None]
+    rng = np.random.default_rng(bench.problem.seed)
+    random = [rng.choice(pool, len(ids)) for _ in range(NUM_DRAWS) for ids in seen]
+    found, drawn = _entropies(seen, bench.num_classes), _entropies(random, bench.num_classes)
+    error = max(float(np.std(drawn)) / np.sqrt(len(found)), 1e-9)
+    return {
+        "batch label entropy ratio": float(np.mean(found)) / max(float(np.mean(drawn)), 1e-9),
+        "batch label entropy z": (float(np.mean(found)) - float(np.mean(drawn))) / error,
+    }
+
+
+def _label_pool(bench: Bench) -> Int[np.ndarray, " n"] | None:
+    """Class ids at random over the whole training set; what a loader yields first may be of one class."""
+    problem = bench.problem
+    if problem.batches is None:
+        return bench.train.ids
+    return class_ids(sample(problem.train, len(bench.train.images), seed=problem.seed).labels, bench.num_classes)
+
+
+def _entropies(batches: Sequence[np.ndarray], num_classes: int) -> Float[np.ndarray, " batches"]:
+    """Label entropy of each batch, in nats."""
+    counts = np.stack([np.bincount(np.clip(ids, 0, num_classes - 1), minlength=num_classes) for ids in batches])
+    return np.asarray(entropy(counts))
+
+
+def look_at_pairing(bench: Bench) -> dict[str, float]:
+    """Whether images that look alike carry like labels, against a permutation null."""
+    ids, images = bench.train.ids, np.asarray(bench.train.images, np.float32)
+    if ids is None or len(ids) < MIN_FOR_NEIGHBOURS or len(np.unique(ids)) < 2 or images.ndim != 4:
+        return {}
+    seed = bench.problem.seed
+    pixels = knn_consistency(pixel_features(images), ids, seed=seed)
+    features = ridge_accuracy(random_features(images, seed=seed), ids, seed=seed)
+    return {**_consistency("pixel neighbours", pixels), **_consistency("random features", features)}
+
+
+def _consistency(name: str, reading: Consistency) -> dict[str, float]:
+    """The facts of one consistency reading."""
+    return {f"{name} accuracy": float(reading.accuracy), f"{name} z": float(reading.z)}

@@ -1,0 +1,113 @@
+"""What the network does with its images: before any update, and after the run."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from cnnprobe.doctor.bench import Bench, scores_of
+from cnnprobe.doctor.looks.loss import name_outputs
+from cnnprobe.doctor.run import outputs_of
+from cnnprobe.probes.modes import cross_example_jacobian
+from cnnprobe.probes.predictions import input_sensitivity
+from cnnprobe.trees import per_layer
+from cnnprobe.types import Params, State
+
+NUM_PROBED = 256  # images
+NUM_CROSSED = 8  # images whose Jacobian is looked at
+SMALLEST_FAN_IN = 4  # weights below which the cosine of two random units is large by chance
+TINY = 1e-30
+
+
+class Outputs(NamedTuple):
+    """What the model returns for the probe images."""
+
+    raw: Any  # as the model returns it
+    scores: Float[np.ndarray, "batch units"]
+
+
+def run_forward(bench: Bench, weights: tuple[Params, State]) -> Outputs:
+    """The model's outputs in evaluation mode."""
+    images = bench.train.images[:NUM_PROBED]
+    raw = outputs_of(bench.problem, weights, images, train_mode=False, key=jax.random.key(0))
+    return Outputs(raw, scores_of(raw))
+
+
+def look_at_outputs(bench: Bench, outputs: Outputs) -> tuple[dict[str, float], dict[str, str]]:
+    """Shape and range of the outputs, and what they look like."""
+    first, scores = np.asarray(jax.tree.leaves(outputs.raw)[0]), outputs.scores
+    finite = scores[np.all(np.isfinite(scores), axis=1)]
+    facts = {"output rank": float(first.ndim), "output width": float(scores.shape[1])}
+    if len(finite):
+        facts |= {
+            "output min": float(finite.min()),
+            "output max": float(finite.max()),
+            "output zero share": float(np.mean(finite == 0)),
+            "output row sum": float(np.mean(finite.sum(axis=1))),
+        }
+    names = {
+        "outputs": name_outputs(scores),
+        "output shape": "x".join(map(str, first.shape[1:])),
+        "image shape": "x".join(map(str, bench.train.images.shape[1:])),
+    }
+    return facts, names
+
+
+def sensitivity(scores: Float[np.ndarray, "batch units"]) -> float:
+    """How much of the scores differs between images; a single score is held against zero."""
+    both = np.concatenate([scores, -scores], axis=1) if scores.shape[1] == 1 else scores
+    return float(input_sensitivity(both))
+
+
+def initial_loss_ratio(bench: Bench, outputs: Outputs, blind: float) -> float:
+    """Loss before any update over the loss of a blind guess."""
+    labels = jnp.asarray(bench.train.labels[: len(outputs.scores)])
+    return float(bench.problem.loss(jax.tree.map(jnp.asarray, outputs.raw), labels)) / blind
+
+
+def look_at_symmetry(first: Params, last: Params) -> tuple[dict[str, float], str]:
+    """How alike the units of the most symmetric layer are before the run and after it, and the layer's name.
+
+    A layer that starts with equal units and ends with different ones is sound: an output layer of zeros, whose units
+    the labels tell apart. So the layer whose likeness lasts is the one reported.
+    """
+    pairs = per_layer(lambda a, b: (_likeness(np.asarray(a)), _likeness(np.asarray(b))), first, jax.device_get(last))
+    lasting = {name: pair for name, pair in pairs.items() if not np.isnan(min(pair))}
+    if not lasting:
+        return {}, ""
+    worst = max(lasting, key=lambda name: min(lasting[name]))
+    before, after = lasting[worst]
+    return {"initial unit likeness": before, "last unit likeness": after}, worst
+
+
+def _likeness(kernel: np.ndarray) -> float:
+    """Median cosine between the weights of two units: about 0 drawn at random, 1 for copies; NaN for no kernel."""
+    if (
+        kernel.ndim < 2
+        or kernel.shape[-1] < 2
+        or kernel[..., 0].size < SMALLEST_FAN_IN
+        or not np.all(np.isfinite(kernel))
+    ):
+        return float("nan")
+    if np.ptp(kernel) == 0:
+        return 1.0
+    units = kernel.reshape(-1, kernel.shape[-1]).astype(np.float64)
+    units = units / np.maximum(np.linalg.norm(units, axis=0), TINY)
+    cosines = units.T @ units
+    return float(np.median(cosines[np.triu_indices(len(cosines), 1)]))
+
+
+def look_across_examples(bench: Bench, weights: tuple[Params, State]) -> dict[str, float]:
+    """Share of the outputs' Jacobian that crosses from one image to another."""
+    images = jnp.asarray(bench.train.images[:NUM_CROSSED])
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        return {}
+    params, state = weights
+
+    def scores(x: jax.Array) -> jax.Array:
+        """The model in evaluation mode."""
+        return bench.problem.model.apply(params, state, x, key=jax.random.key(0), train=False)[0]
+
+    return {"cross example share": float(cross_example_jacobian(scores, images))}

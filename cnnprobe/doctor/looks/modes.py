@@ -1,0 +1,82 @@
+"""What differs between training mode and evaluation mode on the same images."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnnprobe.doctor.bench import Bench, decide, scores_of
+from cnnprobe.doctor.run import Run, outputs_of
+from cnnprobe.probes.modes import mask_variance_ratio, mode_gap
+from cnnprobe.probes.predictions import balanced_accuracy
+from cnnprobe.tracing.surgery import set_dropout_rate
+from cnnprobe.types import Images, Key, Model, Outputs, Params, Problem, State
+
+NUM_MASKS = 8
+MOVED = 1e-6  # smallest relative difference between two outputs that is not rounding
+
+
+def without_dropout(problem: Problem) -> Problem:
+    """The problem with every dropout rate at zero."""
+    apply = problem.model.apply
+
+    def still(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Outputs, State]:
+        """The user's model, every unit kept."""
+        return set_dropout_rate(lambda p, s, x, k: apply(p, s, x, key=k, train=train), rate=0.0)(
+            params, state, images, key
+        )
+
+    return problem._replace(model=Model(problem.model.init, still))
+
+
+def look_at_modes(bench: Bench, run: Run, *, has_dropout: bool) -> dict[str, float]:
+    """Accuracy of the trained network on its own training images in each mode, and the noise of its masks."""
+    images, ids = bench.train.images[:256], bench.train.ids
+    key = jax.random.key(bench.problem.seed + 2)
+
+    def outputs(problem: Problem, *, train_mode: bool, draw: int = 0) -> np.ndarray:
+        """Scores in one mode."""
+        return scores_of(
+            outputs_of(problem, run.last, images, train_mode=train_mode, key=jax.random.fold_in(key, draw))
+        )
+
+    evaluated = outputs(bench.problem, train_mode=False)
+    trained = outputs(bench.problem, train_mode=True)
+    facts = {"mode gap": float(mode_gap(trained, evaluated))}
+    if facts["mode gap"] < MOVED:
+        return facts
+    still = outputs(without_dropout(bench.problem), train_mode=True) if has_dropout else trained
+    if has_dropout:
+        masks = jnp.stack([outputs(bench.problem, train_mode=True, draw=draw) for draw in range(NUM_MASKS)])
+        facts["mask variance ratio"] = float(mask_variance_ratio(masks))
+    if ids is not None:
+        accuracy = [
+            float(balanced_accuracy(decide(scores), ids[: len(images)], bench.num_classes))
+            for scores in (trained, still, evaluated)
+        ]
+        facts["train mode minus eval mode accuracy"] = accuracy[0] - accuracy[2]
+        facts["batch minus running statistics accuracy"] = accuracy[1] - accuracy[2]
+    return facts
+
+
+def statistics_momentum(bench: Bench, run: Run) -> float:
+    """Share of the old state that a training step keeps: the momentum of an average, 1 for a state that never moves.
+
+    The new state is an average of the old one and the batch, so two old states that are 1 apart give two new ones
+    that are the momentum apart. NaN without a floating-point state.
+    """
+    params, state = run.last
+    floats = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
+    if not floats:
+        return float("nan")
+
+    @jax.jit
+    def moved(state: State) -> State:
+        """The state after one batch."""
+        key = jax.random.key(0)
+        return bench.problem.model.apply(params, state, bench.train.images[:32], key=key, train=True)[1]
+
+    shifted = jax.tree.map(lambda x: x + 1 if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x, state)
+    low, high = jax.device_get((moved(state), moved(shifted)))
+    pairs = zip(jax.tree.leaves(low), jax.tree.leaves(high), strict=True)
+    kept = [np.mean(b - a) for a, b in pairs if np.issubdtype(np.asarray(a).dtype, np.floating)]
+    return float(np.median(kept))

@@ -1,0 +1,114 @@
+"""What the probed run of the user's own configuration shows."""
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from cnnprobe.doctor.run import ROWS, Run
+from cnnprobe.probes.collapse import batch_collapse
+
+SMOOTHING = 5  # steps in a moving average: a single small batch may have a large loss by chance
+TAIL = 0.1  # share of the steps that count as the end
+SETTLED = 0.3  # share of the steps after which predictions are held to be the run's own
+FLOOR = 1e-30  # of squares, under the logarithm
+
+
+def _smooth(loss: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " windows"]:
+    """Moving average."""
+    width = min(SMOOTHING, len(loss))
+    return np.convolve(loss, np.ones(width) / width, mode="valid")
+
+
+def _tail(values: np.ndarray) -> np.ndarray:
+    """The last tenth of the steps, ten at least."""
+    return values[-max(10, int(TAIL * len(values))) :]
+
+
+def look_at_loss_curve(run: Run, blind: float) -> dict[str, float]:
+    """Level, jumps and breaks of the loss; `blind` is the loss of a guess that ignores the images (NaN: not known)."""
+    loss = np.asarray(run.curve.loss, np.float64)
+    finite = np.isfinite(loss)
+    facts = {
+        "number of steps": float(len(loss)),
+        "non finite loss share": float(np.mean(~finite)),
+        "first non finite step": float(np.argmin(finite)) if not finite.all() else float("nan"),
+        "training batch accuracy": float(np.mean(_tail(run.curve.accuracy))),
+    }
+    if not finite.any():
+        return facts
+    smooth = _smooth(loss[finite])
+    reference = np.nanmax([smooth[0], blind])
+    end = float(np.mean(_tail(loss[finite])))
+    if reference > 0:
+        facts["largest loss ratio"] = float(np.max(smooth) / reference)
+        facts["end loss ratio"] = end / (blind if blind > 0 else reference)
+    facts["loss drop"] = float(smooth[0] - end)
+    return facts
+
+
+def _row(run: Run, name: str) -> Float[np.ndarray, "steps leaves"]:
+    """One of the sums of `leaf_readings`, in float64."""
+    return np.asarray(run.leaves[:, ROWS.index(name)], np.float64)
+
+
+def _log10_ratios(run: Run) -> Float[np.ndarray, "steps leaves"]:
+    """log10 of |update| / |parameters|; -inf where nothing moves."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 0.5 * np.log10(_row(run, "update") / np.maximum(_row(run, "param"), FLOOR))
+
+
+def _kernels(run: Run) -> np.ndarray:
+    """Which leaves are kernels: those with two axes or more."""
+    return np.asarray([np.ndim(leaf) >= 2 for leaf in jax.tree.leaves(run.first[0])])
+
+
+def look_at_updates(run: Run) -> dict[str, float]:
+    """Size, direction and reach of the updates."""
+    sizes = np.asarray(run.leaf_sizes, np.float64)
+    update, grad = _row(run, "update"), _row(run, "gradient")
+    ratios = _log10_ratios(run)[:, _kernels(run)]
+    moving = ratios[np.isfinite(ratios)]
+    frozen = np.all(update == 0, axis=0)
+    cut = frozen & np.all(grad == 0, axis=0)
+    zeros = _row(run, "zeros").sum(axis=1) / sizes.sum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        norm_ratio = np.sqrt(update.sum(axis=1) / grad.sum(axis=1))
+        cosine = _row(run, "descent").sum(axis=1) / np.sqrt(update.sum(axis=1) * grad.sum(axis=1))
+    return {
+        "median log10 update ratio": float(np.median(moving)) if moving.size else -np.inf,
+        "median update to gradient ratio": _finite_median(norm_ratio),
+        "update cosine": _finite_median(cosine[:5]),
+        "frozen parameter share": float(sizes[frozen].sum() / sizes.sum()),
+        "cut gradient share": float(sizes[cut].sum() / sizes.sum()),
+        "first zero gradient share": float(zeros[0]),
+        "last zero gradient share": float(np.mean(_tail(zeros))),
+        "parameter growth": float(np.sqrt(_row(run, "param")[-1].sum() / max(_row(run, "param")[0].sum(), FLOOR))),
+    }
+
+
+def _finite_median(values: np.ndarray) -> float:
+    """Median of the finite values; NaN without any."""
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else float("nan")
+
+
+def name_frozen(run: Run) -> str:
+    """The parameters that never moved, by name, three at most."""
+    frozen = np.all(_row(run, "update") == 0, axis=0)
+    names = [name for name, still in zip(run.leaf_names, frozen, strict=True) if still]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def look_at_predictions(run: Run) -> dict[str, float]:
+    """Whether whole batches get one class, and whether it follows the labels of the batch before."""
+    start = int(SETTLED * len(run.curve.loss))
+    predictions, labels = run.curve.prediction_counts[start:], run.curve.label_counts[start:]
+    if len(predictions) < 5:
+        return {}
+    stats = batch_collapse(predictions, labels)
+    return {
+        "collapse index": float(stats.index),
+        "collapse z": float(stats.z),
+        "top prediction share": float(stats.top_share),
+        "lag agreement over chance": float(stats.lag_agreement) / max(float(stats.lag_chance), 1e-9),
+    }

@@ -1,0 +1,165 @@
+"""All that is measured of a problem, each measurement on its own: one that fails is noted, the others go on."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+
+from cnnprobe.doctor.bench import Bench, make_bench
+from cnnprobe.doctor.looks.data import look_at_images, look_at_labels, look_at_order, look_at_pairing
+from cnnprobe.doctor.looks.forward import (
+    Outputs,
+    initial_loss_ratio,
+    look_across_examples,
+    look_at_outputs,
+    look_at_symmetry,
+    run_forward,
+    sensitivity,
+)
+from cnnprobe.doctor.looks.layers import look_at_layers
+from cnnprobe.doctor.looks.loss import LossLook, look_at_loss
+from cnnprobe.doctor.looks.modes import look_at_modes, statistics_momentum
+from cnnprobe.doctor.looks.run import look_at_loss_curve, look_at_predictions, look_at_updates, name_frozen
+from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.run import Run, planned_steps, score, start, steps_of_training, train_run
+from cnnprobe.types import Problem
+
+T = TypeVar("T")
+Attempt = Callable[[str, Callable[[], T], T], T]
+
+
+def _attempter(failures: dict[str, str]) -> Attempt:
+    """`attempt(what, measure, otherwise)`: what `measure` returns; `otherwise`, with the error noted, if it raises."""
+
+    def attempt(what: str, measure: Callable[[], T], otherwise: T) -> T:
+        """Runs one measurement of code that may raise anything."""
+        try:
+            return measure()
+        except Exception as error:  # the user's model, loss and loader are what is being examined
+            failures[what] = f"{type(error).__name__}: {error}".split("\n")[0][:300]
+            return otherwise
+
+    return attempt
+
+
+def observe(problem: Problem, *, seconds: float, deadline: float) -> Observation:
+    """Measures a problem: data, loss, network at its start, a short run, network at the end.
+
+    Args:
+      problem: as the user runs it.
+      seconds: that the probed run may train.
+      deadline: `time.monotonic()` at which the run must stop.
+
+    Raises:
+      ValueError: the loss returns no scalar, or the data cannot be read.
+    """
+    bench = make_bench(problem)
+    failures: dict[str, str] = {}
+    attempt = _attempter(failures)
+    facts, names = _static(bench, attempt)
+    outputs, blind, loss = _before(bench, attempt, facts, names)
+    run = None
+    if outputs is not None:
+        steps = planned_steps(problem)
+        run = attempt(
+            "the training step",
+            lambda: train_run(problem, bench, num_steps=steps, seconds=seconds, deadline=deadline),
+            None,
+        )
+    layers = ()
+    if run is not None:
+        layers = _after(bench, run, blind, attempt, facts, names)
+    return Observation(bench, facts, names, loss, run, layers, failures)
+
+
+def _static(bench: Bench, attempt: Attempt) -> tuple[dict[str, float], dict[str, str]]:
+    """What the data alone tell."""
+    facts = {
+        **attempt("the look at the images", lambda: look_at_images(bench), {}),
+        **attempt("the look at the labels", lambda: look_at_labels(bench), {}),
+        **attempt("the look at the order of the batches", lambda: look_at_order(bench), {}),
+        **attempt("the look at the pairing of images and labels", lambda: look_at_pairing(bench), {}),
+    }
+    whole = steps_of_training(bench.problem)
+    facts["steps of the whole training"] = float("inf") if whole is None else float(whole)
+    return facts, {}
+
+
+def _before(
+    bench: Bench, attempt: Attempt, facts: dict[str, float], names: dict[str, str]
+) -> tuple[Outputs | None, float, LossLook | None]:
+    """The network and the loss before any update; adds to `facts` and `names`."""
+    weights = attempt("the model's init", lambda: start(bench.problem, bench.train.images)[:2], None)
+    outputs = weights and attempt("the model's forward pass", lambda: run_forward(bench, weights), None)
+    units = outputs.scores.shape[1] if outputs else bench.num_classes
+    loss = attempt("the reading of the loss", lambda: look_at_loss(bench, units), None)
+    if loss is not None:
+        names |= {
+            "loss of logits": loss.name_of_logits,
+            "loss of probabilities": loss.name_of_probabilities,
+            "loss wants": loss.wants,
+        }
+    if outputs is None:
+        return None, float("nan"), loss
+    seen, called = look_at_outputs(bench, outputs)
+    facts |= seen
+    names |= called
+    blind = float("nan")
+    if loss is not None:
+        fed = loss.fed_with(names["outputs"])
+        facts |= {f"loss {name.replace('_', ' ')}": value for name, value in numbers_of(fed).items()}
+        blind = float(fed.uniform)
+    facts["initial input sensitivity"] = sensitivity(outputs.scores)
+    if blind > 0:
+        ratio = attempt("the first loss", lambda: initial_loss_ratio(bench, outputs, blind), float("nan"))
+        facts["initial loss ratio"] = ratio
+    facts |= attempt("the look across examples", lambda: look_across_examples(bench, weights), {})
+    return outputs, blind, loss
+
+
+def numbers_of(record: object) -> dict[str, float]:
+    """The numeric fields of a NamedTuple."""
+    fields = record._asdict()  # type: ignore[attr-defined]
+    return {
+        name: float(value)
+        for name, value in fields.items()
+        if np.ndim(value) == 0 and not isinstance(value, str | None)
+    }
+
+
+def _after(
+    bench: Bench, run: Run, blind: float, attempt: Attempt, facts: dict[str, float], names: dict[str, str]
+) -> tuple:
+    """The run and the network after it; adds to `facts` and `names`, and returns the rows of the layers."""
+    facts |= look_at_loss_curve(run, blind)
+    facts |= look_at_updates(run)
+    facts |= attempt("the look at the predictions", lambda: look_at_predictions(run), {})
+    names["frozen"] = name_frozen(run)
+    symmetry, names["symmetric layer"] = attempt(
+        "the look at the units", lambda: look_at_symmetry(run.first[0], run.last[0]), ({}, "")
+    )
+    facts |= symmetry
+    rows, seen = attempt("the look at the layers", lambda: look_at_layers(bench, run), ((), {}))
+    facts |= seen
+    outputs = attempt("the trained model's forward pass", lambda: run_forward(bench, run.last), None)
+    if outputs is not None:
+        facts["end input sensitivity"] = sensitivity(outputs.scores)
+    has_dropout = facts.get("strongest dropout rate", 0.0) > 0
+    facts |= attempt("the look at the two modes", lambda: look_at_modes(bench, run, has_dropout=has_dropout), {})
+    facts["statistics momentum"] = attempt(
+        "the look at the statistics", lambda: statistics_momentum(bench, run), float("nan")
+    )
+    facts |= attempt("the scores", lambda: look_at_scores(bench, run), {})
+    return rows
+
+
+def look_at_scores(bench: Bench, run: Run) -> dict[str, float]:
+    """Balanced accuracy in evaluation mode on the samples of both splits."""
+    train = score(bench.problem, bench._replace(valid=bench.train), run.last)
+    facts = {
+        "training accuracy": train,
+        "validation accuracy": score(bench.problem, bench, run.last) if bench.has_valid else train,
+    }
+    if bench.has_valid:
+        facts["generalisation gap"] = train - facts["validation accuracy"]
+    return facts

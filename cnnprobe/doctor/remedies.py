@@ -1,0 +1,312 @@
+"""Remedies: pure functions from a problem to the problem with one thing mended.
+
+Each factory takes what was measured and returns a `Remedy`, so that the user can apply exactly what was tried.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from cnnprobe.data.batching import reshuffle
+from cnnprobe.data.sampling import num_examples, take
+from cnnprobe.probes.labels import class_ids
+from cnnprobe.tracing.surgery import drop_output_activation, keep_gradients, last_layer_inputs, set_dropout_rate
+from cnnprobe.types import Dataset, Images, Key, Labels, Model, Outputs, Params, Problem, Remedy, State
+
+SMALLEST_PROBABILITY = 1e-7  # the clip that probability losses use by custom
+
+
+# --- inputs --------------------------------------------------------------------------------------------------------
+
+
+def _then(first: Callable | None, second: Callable) -> Callable:
+    """`second` after `first`; `second` alone where there is no first."""
+    return second if first is None else lambda images: second(first(images))
+
+
+def map_images(fn: Callable[[Images], Images]) -> Remedy:
+    """Applies `fn` to everything that the model is fed, in training and in validation."""
+
+    def remedy(problem: Problem) -> Problem:
+        loader, valid = problem.batches, problem.preprocess_valid
+        return problem._replace(
+            preprocess=_then(problem.preprocess, fn),
+            preprocess_valid=None if valid is None else _then(valid, fn),
+            batches=loader and (lambda epoch: ((fn(images), labels) for images, labels in loader(epoch))),
+        )
+
+    return remedy
+
+
+def standardise_inputs(mean: float, std: float) -> Remedy:
+    """Brings the inputs to mean 0 and standard deviation 1."""
+    return map_images(lambda images: ((np.asarray(images, np.float32) - mean) / std).astype(np.float32))
+
+
+def keep_examples(kept: Int[np.ndarray, " kept"]) -> Remedy:
+    """Trains on the examples `kept` alone; an index may stand more than once."""
+
+    def remedy(problem: Problem) -> Problem:
+        batch = take(problem.train, kept)
+        return problem._replace(train=Dataset(batch.images, batch.labels))
+
+    return remedy
+
+
+# --- labels and order ----------------------------------------------------------------------------------------------
+
+
+def map_labels(fn: Callable[[Labels], Labels]) -> Remedy:
+    """Applies `fn` to the labels of training and validation."""
+
+    def relabel(data: Any) -> Any:
+        if data is None:
+            return None
+        batch = take(data, np.arange(num_examples(data)))
+        return Dataset(batch.images, fn(np.asarray(batch.labels)))
+
+    def remedy(problem: Problem) -> Problem:
+        loader = problem.batches
+        return problem._replace(
+            train=relabel(problem.train),
+            valid=relabel(problem.valid),
+            batches=loader and (lambda epoch: ((images, fn(np.asarray(labels))) for images, labels in loader(epoch))),
+        )
+
+    return remedy
+
+
+def balance_classes(problem: Problem) -> Problem:
+    """Repeats the examples of rare classes until every class is as large as the largest."""
+    batch = take(problem.train, np.arange(num_examples(problem.train)))
+    ids = np.asarray(class_ids(batch.labels, problem.num_classes))
+    classes, counts = np.unique(ids, return_counts=True)
+    rng = np.random.default_rng(problem.seed)
+    rows = [np.resize(rng.permutation(np.flatnonzero(ids == c)), counts.max()) for c in classes]
+    kept = rng.permutation(np.concatenate(rows))
+    return problem._replace(train=Dataset(np.asarray(batch.images)[kept], np.asarray(batch.labels)[kept]))
+
+
+def shuffle_batches(problem: Problem) -> Problem:
+    """Draws the batches at random over the whole set."""
+    return reshuffle(problem)
+
+
+# --- loss and outputs ----------------------------------------------------------------------------------------------
+
+
+def map_outputs(fn: Callable[[Outputs], Outputs]) -> Remedy:
+    """Applies `fn` to the model's outputs before the user's loss sees them."""
+
+    def remedy(problem: Problem) -> Problem:
+        loss = problem.loss
+        return problem._replace(loss=lambda outputs, labels: loss(fn(outputs), labels))
+
+    return remedy
+
+
+def log_of(outputs: Outputs) -> Outputs:
+    """Logits whose softmax is `outputs`."""
+    return jax.tree.map(lambda p: jnp.log(jnp.clip(p, SMALLEST_PROBABILITY, 1.0)), outputs)
+
+
+def logit_of(outputs: Outputs) -> Outputs:
+    """Undoes a sigmoid."""
+    return jax.tree.map(
+        lambda p: jax.scipy.special.logit(jnp.clip(p, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)), outputs
+    )
+
+
+def cross_entropy(outputs: Float[Array, "batch classes"], labels: Labels) -> Float[Array, ""]:
+    """Mean softmax cross-entropy from logits, for integer, one-hot and soft labels."""
+    labels = jnp.asarray(labels)
+    logits = outputs.astype(jnp.float32)
+    if labels.shape == logits.shape:
+        return optax.softmax_cross_entropy(logits, labels.astype(jnp.float32)).mean()
+    ids = labels.reshape(logits.shape[:1]).astype(jnp.int32)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, ids).mean()
+
+
+def use_cross_entropy(problem: Problem) -> Problem:
+    """Trains on the softmax cross-entropy of the model's outputs."""
+    return problem._replace(loss=cross_entropy)
+
+
+def average_loss(problem: Problem) -> Problem:
+    """Divides the loss by the number of images in the batch."""
+    loss = problem.loss
+    return problem._replace(loss=lambda outputs, labels: loss(outputs, labels) / jnp.shape(labels)[0])
+
+
+def negate_loss(problem: Problem) -> Problem:
+    """Minimises what was maximised."""
+    loss = problem.loss
+    return problem._replace(loss=lambda outputs, labels: -loss(outputs, labels))
+
+
+# --- optimizer -----------------------------------------------------------------------------------------------------
+
+
+def scale_updates(factor: float) -> Remedy:
+    """Multiplies every update by `factor`."""
+
+    def remedy(problem: Problem) -> Problem:
+        return problem._replace(optimizer=optax.chain(problem.optimizer, optax.scale(factor)))
+
+    return remedy
+
+
+def replace_optimizer(optimizer: optax.GradientTransformation) -> Remedy:
+    """Trains every parameter with `optimizer`."""
+    return lambda problem: problem._replace(optimizer=optimizer)
+
+
+# --- model ---------------------------------------------------------------------------------------------------------
+
+
+def _operate(surgery: Callable[[Callable], Callable]) -> Remedy:
+    """Lifts a surgery on a function to the model of a problem."""
+
+    def remedy(problem: Problem) -> Problem:
+        apply = problem.model.apply
+
+        def operated(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Outputs, State]:
+            """The user's model, with the surgery done at trace time."""
+            return surgery(lambda p, s, x, k: apply(p, s, x, key=k, train=train))(params, state, images, key)
+
+        return problem._replace(model=Model(problem.model.init, operated))
+
+    return remedy
+
+
+def thin_dropout(rate: float) -> Remedy:
+    """Sets the rate of every dropout that is stronger than `rate` to `rate`."""
+    return _operate(partial(set_dropout_rate, rate=lambda old: min(old, rate)))
+
+
+def remove_output_activation(problem: Problem) -> Problem:
+    """Returns what the model's last activation was given."""
+    return _operate(drop_output_activation)(problem)
+
+
+def restore_gradients(problem: Problem) -> Problem:
+    """Lets gradients through every `stop_gradient` of the model."""
+    return _operate(keep_gradients)(problem)
+
+
+def _redrawn(key: Key, leaf: Array) -> Array:
+    """He normal for kernels (He et al. 2015); vectors keep their value."""
+    if leaf.ndim < 2 or not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return leaf
+    fan_in = np.prod(leaf.shape[:-1])
+    return (jax.random.normal(key, leaf.shape) * np.sqrt(2.0 / fan_in)).astype(leaf.dtype)
+
+
+def redraw_parameters(problem: Problem) -> Problem:
+    """Starts from He-normal kernels instead of the model's own."""
+    init = problem.model.init
+
+    def init_anew(key: Key, images: Images) -> tuple[Params, State]:
+        """The user's parameters with every kernel drawn anew."""
+        params, state = init(key, images)
+        leaves, structure = jax.tree.flatten(params)
+        keys = jax.random.split(jax.random.fold_in(key, 1), len(leaves))
+        redrawn = [_redrawn(k, leaf) for k, leaf in zip(keys, leaves, strict=True)]
+        return jax.tree.unflatten(structure, redrawn), state
+
+    return problem._replace(model=Model(init_anew, problem.model.apply))
+
+
+def pool_outputs(problem: Problem) -> Problem:
+    """Averages a map of outputs over its places, so that one row of scores is left for each image."""
+    apply = problem.model.apply
+
+    def pooled(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Outputs, State]:
+        """The user's model with global average pooling behind it."""
+        outputs, state = apply(params, state, images, key=key, train=train)
+        return outputs.mean(axis=tuple(range(1, outputs.ndim - 1))), state
+
+    return problem._replace(model=Model(problem.model.init, pooled))
+
+
+def _last_features(model: Model, params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple:
+    """What the model's last layer is given, one row for each image, and the new state."""
+    surveyed = last_layer_inputs(lambda p, s, x, k: model.apply(p, s, x, key=k, train=train))
+    (_, new_state), features = surveyed(params, state, images, key)
+    return features.reshape(len(features), -1), new_state
+
+
+def add_head(num_classes: int) -> Remedy:
+    """Puts a dense layer with a score for each class in place of the last layer, and trains it with cross-entropy."""
+
+    def remedy(problem: Problem) -> Problem:
+        model = problem.model
+
+        def init(key: Key, images: Images) -> tuple[Params, State]:
+            """The user's parameters and a He-normal kernel."""
+            params, state = model.init(key, images)
+            features = jax.eval_shape(lambda: _last_features(model, params, state, images[:1], key=key, train=False)[0])
+            fan_in = features.shape[1]
+            kernel = jax.random.normal(jax.random.fold_in(key, 2), (fan_in, num_classes)) * np.sqrt(2.0 / fan_in)
+            return {"model": params, "head": kernel}, state
+
+        def apply(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Outputs, State]:
+            """The last features times the new kernel."""
+            features, state = _last_features(model, params["model"], state, images, key=key, train=train)
+            return features @ params["head"], state
+
+        return problem._replace(model=Model(init, apply), loss=cross_entropy)
+
+    return remedy
+
+
+# --- batch statistics ------------------------------------------------------------------------------------------------
+
+STATISTICS_MOMENTUM = 0.9  # a tenth of each batch: settled after some thirty steps
+
+
+def faster_statistics(momentum: float) -> Remedy:
+    """Lets running statistics of the measured `momentum` follow the batches as if it were 0.9.
+
+    An exponential average moves by `(1 - momentum) * (batch - old)`, so scaling each move changes its momentum.
+    """
+    factor = (1 - STATISTICS_MOMENTUM) / (1 - momentum)
+
+    def remedy(problem: Problem) -> Problem:
+        apply = problem.model.apply
+
+        def faster(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Outputs, State]:
+            """The user's model with longer moves of its state in training."""
+            outputs, moved = apply(params, state, images, key=key, train=train)
+            if not train:
+                return outputs, moved
+            return outputs, jax.tree.map(lambda old, new: _further(old, new, factor), state, moved)
+
+        return problem._replace(model=Model(problem.model.init, faster))
+
+    return remedy
+
+
+def _further(old: Array, new: Array, factor: float) -> Array:
+    """`old` moved `factor` times as far as `new`; counters and keys as they are."""
+    return old + factor * (new - old) if jnp.issubdtype(new.dtype, jnp.floating) else new
+
+
+def use_batch_statistics(problem: Problem) -> Problem:
+    """Evaluates with the statistics of the batch, without dropout."""
+    apply = problem.model.apply
+
+    def batchwise(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Outputs, State]:
+        """The user's model, in training mode throughout."""
+        if train:
+            return apply(params, state, images, key=key, train=True)
+        still = set_dropout_rate(lambda p, s, x, k: apply(p, s, x, key=k, train=True), rate=0.0)
+        return still(params, state, images, key)[0], state
+
+    return problem._replace(model=Model(problem.model.init, batchwise))

@@ -1,0 +1,153 @@
+"""Short training runs of a problem exactly as its owner configured it, with readings of every step."""
+
+import time
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from cnnprobe.data.batching import num_batches
+from cnnprobe.doctor.bench import Bench, decide, stream
+from cnnprobe.probes.predictions import balanced_accuracy
+from cnnprobe.training.evaluate import collect_outputs
+from cnnprobe.training.pipeline import prepare
+from cnnprobe.training.step import Observation, Report, TrainState, init_state, make_train_step
+from cnnprobe.types import Batch, Curve, Key, Outputs, Params, Problem, State
+
+ROWS = ("update", "param", "gradient", "descent", "zeros")  # of `leaf_readings`
+SYNC_EVERY = 20  # steps between two looks at the clock: a host sync each step would slow a fast run
+SLOW_STEP = 0.05  # seconds from which every step may be waited for
+
+
+MAX_STEPS = 400  # of a probed run: the faults of the field show within 250
+
+
+def steps_of_training(problem: Problem) -> int | None:
+    """Updates of the user's whole training; None where a loader does not tell."""
+    per_epoch = num_batches(problem)
+    return None if per_epoch is None else per_epoch * problem.num_epochs
+
+
+def planned_steps(problem: Problem) -> int:
+    """Updates of a probed run: the user's own number, up to a bound."""
+    whole = steps_of_training(problem)
+    return MAX_STEPS if whole is None else min(MAX_STEPS, whole)
+
+
+class Run(NamedTuple):
+    """A finished run."""
+
+    curve: Curve
+    first: tuple[Params, State]  # before any update, on the host
+    last: tuple[Params, State]  # after the last update
+    leaves: Float[np.ndarray, "steps 5 leaves"]  # `leaf_readings` of every step
+    leaf_names: tuple[str, ...]
+    leaf_sizes: tuple[int, ...]
+    step_seconds: float  # median over the steps after the first; NaN for fewer than two looks at the clock
+    is_complete: bool  # False: the time ran out first
+
+
+def leaf_readings(seen: Observation) -> Float[Array, "5 leaves"]:
+    """Sums over each parameter leaf: |update|^2, |param|^2, |grad|^2, -update . grad, exact zeros in grad."""
+    triples = zip(*map(jax.tree.leaves, (seen.updates, seen.params, seen.grads)), strict=True)
+
+    def sums(update: Array, param: Array, grad: Array) -> Float[Array, " 5"]:
+        """The five sums of one leaf."""
+        u, p, g = (x.astype(jnp.float32) for x in (update, param, grad))
+        return jnp.stack([jnp.sum(u * u), jnp.sum(p * p), jnp.sum(g * g), -jnp.sum(u * g), jnp.sum(g == 0.0)])
+
+    return jnp.stack([sums(*triple) for triple in triples], axis=1)
+
+
+PROBES = (("leaves", leaf_readings),)
+
+
+def prepared_stream(problem: Problem, num_steps: int) -> Iterator[Batch]:
+    """The first `num_steps` batches as the model gets them, preprocessed and augmented."""
+    key = jax.random.key(problem.seed + 1)
+    for step, batch in enumerate(islice(stream(problem), num_steps)):
+        yield prepare(problem, batch, jax.random.fold_in(key, step), train=True)
+
+
+def start(problem: Problem, images: np.ndarray) -> TrainState:
+    """The state before the first update, from the problem's own seed."""
+    return init_state(problem, jax.random.key(problem.seed), images)
+
+
+def _is_over(clock: list[tuple[int, float]], seconds: float, deadline: float) -> bool:
+    """Whether the run has had its time; compilation, before the first look at the clock, does not count as training."""
+    now = clock[-1][1]
+    return now - clock[0][1] > seconds or now > deadline
+
+
+def train_run(problem: Problem, bench: Bench, *, num_steps: int, seconds: float, deadline: float) -> Run:
+    """Trains for `num_steps` steps, or `seconds` after compilation, or until `time.monotonic()` passes `deadline`.
+
+    Whatever the user's functions raise comes through: the caller names it.
+    """
+    step = make_train_step(
+        problem.model,
+        problem.loss,
+        problem.optimizer,
+        predict=problem.predict,
+        num_classes=bench.num_classes,
+        probes=PROBES,
+    )
+    state = start(problem, bench.train.images)
+    first = jax.device_get((state.params, state.model_state))
+    reports: list[Report] = []
+    clock: list[tuple[int, float]] = []
+    for index, batch in enumerate(prepared_stream(problem, num_steps)):
+        state, report = step(state, batch.images, batch.labels)
+        reports.append(report)
+        if index < 3 or index % SYNC_EVERY == 0 or _step_seconds(clock) > SLOW_STEP:
+            report.loss.block_until_ready()
+            clock.append((index, time.monotonic()))
+            if _is_over(clock, seconds, deadline):
+                break
+    return _collect(jax.device_get(reports), first, (state.params, state.model_state), clock, num_steps)
+
+
+def _step_seconds(clock: list[tuple[int, float]]) -> float:
+    """Median seconds a step between looks at the clock, the first of which follows the compilation."""
+    if len(clock) < 2:
+        return float("nan")
+    steps, times = np.asarray(clock).T
+    return float(np.median(np.diff(times) / np.diff(steps)))
+
+
+def _collect(reports: list[Report], first: tuple, last: tuple, clock: list, num_steps: int) -> Run:
+    """Stacks the readings of all steps."""
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *reports)
+    paths = jax.tree_util.tree_flatten_with_path(first[0])[0]
+    return Run(
+        curve=Curve(stacked.loss, stacked.accuracy, stacked.prediction_counts, stacked.label_counts),
+        first=first,
+        last=last,
+        leaves=stacked.probes["leaves"],
+        leaf_names=tuple(jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths),
+        leaf_sizes=tuple(int(np.size(leaf)) for _, leaf in paths),
+        step_seconds=_step_seconds(clock),
+        is_complete=len(reports) == num_steps,
+    )
+
+
+def outputs_of(
+    problem: Problem, weights: tuple[Params, State], images: np.ndarray, *, train_mode: bool, key: Key
+) -> Outputs:
+    """What the model says of prepared `images`, on the host; in training mode in batches of the user's size."""
+    batch = Batch(images, np.zeros(len(images), np.int32))
+    size = min(problem.batch_size, len(images)) if train_mode else None
+    return collect_outputs(problem, *weights, batch, train_mode=train_mode, key=key, slice_size=size)[0]
+
+
+def score(problem: Problem, bench: Bench, weights: tuple[Params, State]) -> float:
+    """Balanced accuracy in evaluation mode on the validation sample, in [0, 1]; NaN where no class ids are known."""
+    if bench.valid.ids is None:
+        return float("nan")
+    outputs = outputs_of(problem, weights, bench.valid.images, train_mode=False, key=jax.random.key(0))
+    return float(balanced_accuracy(decide(outputs), bench.valid.ids, bench.num_classes))

@@ -1,0 +1,115 @@
+"""Trials: a problem and its remedied twin, trained from the same keys for the same steps."""
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from cnnprobe.doctor.bench import Bench, make_bench
+from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.run import Run, planned_steps, score, train_run
+from cnnprobe.types import Curve, Problem, Remedy, Trial
+
+
+class Scored(NamedTuple):
+    """One run and what it reached."""
+
+    accuracy: float  # balanced, on the bench's validation sample, in evaluation mode
+    curve: Curve
+
+
+class Plan(NamedTuple):
+    """What all trials of one diagnosis share."""
+
+    bench: Bench
+    num_steps: int
+    run_seconds: float  # that one run may take, compilation aside
+    deadline: float  # of the whole diagnosis, `time.monotonic()` seconds
+    controls: dict[int, Scored]  # by seed: runs of the user's own problem, made once
+
+    def seconds_left(self) -> float:
+        """Time until the deadline."""
+        return self.deadline - time.monotonic()
+
+
+def make_plan(seen: Observation, *, run_seconds: float, deadline: float) -> Plan:
+    """Trials as long as the probed run, which is the first control."""
+    if seen.run is None:
+        return Plan(seen.bench, planned_steps(seen.bench.problem), run_seconds, deadline, {})
+    first = Scored(seen.facts.get("validation accuracy", float("nan")), seen.run.curve)
+    return Plan(seen.bench, len(first.curve.loss), run_seconds, deadline, {0: first})
+
+
+def _reseeded(problem: Problem, seed: int) -> Problem:
+    """The same problem with other keys."""
+    return problem._replace(seed=problem.seed + seed)
+
+
+def scored_run(problem: Problem, bench: Bench, plan: Plan) -> Scored:
+    """Trains and scores; a run that the clock cut short scores what it reached."""
+    run: Run = train_run(problem, bench, num_steps=plan.num_steps, seconds=2 * plan.run_seconds, deadline=plan.deadline)
+    return Scored(score(problem, bench, run.last), run.curve)
+
+
+def control(plan: Plan, seed: int) -> Scored:
+    """The user's own problem from one seed; a program that does not run is held to be a blind guess."""
+    if seed not in plan.controls:
+        plan.controls[seed] = _control(plan, seed)
+    return plan.controls[seed]
+
+
+def _control(plan: Plan, seed: int) -> Scored:
+    """One run of the user's own problem."""
+    try:
+        return scored_run(_reseeded(plan.bench.problem, seed), plan.bench, plan)
+    except Exception:  # the same error stands among the failures of the observation
+        nothing, none = np.zeros(0), np.zeros((0, plan.bench.num_classes), int)
+        return Scored(1 / plan.bench.num_classes, Curve(nothing, nothing, none, none))
+
+
+def run_twin(plan: Plan, remedied: Problem, seed: int) -> Scored:
+    """The remedied problem from one seed, on a bench of its own: a remedy may change the images."""
+    twin = _reseeded(remedied, seed)
+    return scored_run(twin, make_bench(twin), plan)
+
+
+def metric_name(bench: Bench) -> str:
+    """What `score` measures, in words."""
+    which = "held-out" if bench.has_valid else "training"
+    return f"balanced accuracy on {len(bench.valid.images)} {which} images"
+
+
+def make_trial(plan: Plan, remedied: dict[int, Scored]) -> Trial:
+    """Pairs the remedied runs with the controls of the same seeds."""
+    seeds = sorted(remedied)
+    controls = [control(plan, seed) for seed in seeds]
+    return Trial(
+        metric=metric_name(plan.bench),
+        control=np.asarray([run.accuracy for run in controls]),
+        remedied=np.asarray([remedied[seed].accuracy for seed in seeds]),
+        num_steps=plan.num_steps,
+        control_curve=controls[0].curve,
+        remedied_curve=remedied[seeds[0]].curve,
+    )
+
+
+class Attempt(NamedTuple):
+    """A remedy that was run from the first seed."""
+
+    remedy: Remedy
+    problem: Problem  # remedied; kept, since the same functions are compiled once
+    scored: Scored
+
+
+def best_attempt(plan: Plan, remedies: tuple[Remedy, ...], enough: float) -> Attempt:
+    """The candidate that scores best from the first seed; later ones are skipped once one gains `enough`."""
+    best: Attempt | None = None
+    for remedy in remedies:
+        problem = remedy(plan.bench.problem)
+        tried = Attempt(remedy, problem, run_twin(plan, problem, 0))
+        if best is None or not tried.scored.accuracy <= best.scored.accuracy:
+            best = tried
+        if best.scored.accuracy - control(plan, 0).accuracy > enough:
+            break
+    assert best is not None, "a cause without remedies is not tried"
+    return best

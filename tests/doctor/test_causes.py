@@ -1,0 +1,89 @@
+import math
+
+import pytest
+
+from cnnprobe.doctor.causes import CAUSES
+from cnnprobe.doctor.causes.record import STAGES, graded, graded_log
+
+BY_ID = {cause.id: cause for cause in CAUSES}
+
+SICK_FACTS = {
+    "inputs-not-scaled": {"input std": 72.0, "input max abs": 255.0, "initial loss ratio": 104.0},
+    "inputs-scaled-twice": {"input std": 0.0011},
+    "inputs-offset": {"input offset ratio": 36.0},
+    "inputs-blank-or-corrupt": {"input blank share": 1.0, "input distinct share": 0.001},
+    "labels-unrelated-to-images": {"pixel neighbours z": 0.1, "random features z": -0.4, "validation accuracy": 0.1},
+    "label-encoding": {"label out of range share": 0.1, "label max": 10.0},
+    "class-imbalance": {"label entropy": 0.1, "label majority share": 0.96},
+    "batches-not-shuffled": {"batch label entropy ratio": 0.05, "batch label entropy z": -80.0},
+    "missing-flatten": {"output rank": 4.0},
+    "output-units-not-classes": {"output width": 1.0},
+    "loss-summed-not-averaged": {"loss duplication": 2.0},
+    "symmetric-init": {"initial unit likeness": 1.0, "last unit likeness": 1.0},
+    "update-goes-uphill": {"update cosine": -0.49},
+    "learning-rate-too-high": {"largest loss ratio": 32.0},
+    "updates-too-small": {"median log10 update ratio": -5.9},
+    "parameters-not-updated": {"frozen parameter share": 1.0, "cut gradient share": 0.0},
+    "non-finite-loss": {"non finite loss share": 0.5, "first non finite step": 3.0},
+    "dropout-too-strong": {"strongest dropout rate": 0.95, "mask variance ratio": 3.4},
+    "batch-statistics-mismatch": {"batch minus running statistics accuracy": 0.18},
+    "too-little-data": {
+        "generalisation gap": 0.6,
+        "training accuracy": 1.0,
+        "validation accuracy": 0.4,
+        "gain from doubling the images": 0.08,
+    },
+}
+SICK_NAMES = {
+    "softmax-applied-twice": {"outputs": "probabilities"},
+    "wrong-output-activation": {"outputs": "relu"},
+    "missing-softmax": {"loss of logits": "raw-nll"},
+}
+
+
+def sick(healthy, cause_id):
+    facts = {**healthy.facts, **SICK_FACTS.get(cause_id, {})}
+    names = {**healthy.names, **SICK_NAMES.get(cause_id, {})}
+    loss = healthy.loss and healthy.loss._replace(name_of_logits=names["loss of logits"])
+    return healthy._replace(facts=facts, names=names, loss=loss)
+
+
+@pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.id)
+def test_silent_on_healthy_readings(cause, healthy):
+    assert cause.evidence(healthy) is None
+
+
+@pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.id)
+def test_silent_where_nothing_was_measured(cause, healthy):
+    assert cause.evidence(healthy._replace(facts={}, names={}, loss=None)) is None
+
+
+@pytest.mark.parametrize("cause_id", [*SICK_FACTS, *SICK_NAMES])
+def test_sick_readings_speak(cause_id, healthy):
+    evidence = BY_ID[cause_id].evidence(sick(healthy, cause_id))
+    assert evidence is not None
+    assert evidence.strength >= 0.5
+
+
+@pytest.mark.parametrize("cause_id", [*SICK_FACTS, *SICK_NAMES])
+def test_advice_has_the_users_numbers(cause_id, healthy):
+    advice = BY_ID[cause_id].advice(sick(healthy, cause_id))
+    assert advice.text
+    assert "nan" not in advice.text
+
+
+def test_every_cause_is_tested():
+    assert set(BY_ID) == {*SICK_FACTS, *SICK_NAMES}
+
+
+@pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.id)
+def test_record_is_complete(cause):
+    assert cause.stage in STAGES
+    assert all((cause.title, cause.explanation, cause.references))
+
+
+def test_graded_runs_from_0_to_1_either_way():
+    assert [graded(x, 1.0, 3.0) for x in (0.0, 2.0, 5.0)] == [0.0, 0.5, 1.0]
+    assert [graded(x, 3.0, 1.0) for x in (4.0, 2.0, 0.0)] == [0.0, 0.5, 1.0]
+    assert graded(math.nan, 1.0, 3.0) == 0.0
+    assert graded_log(10.0, 1.0, 100.0) == pytest.approx(0.5)
