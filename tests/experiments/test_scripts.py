@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ("diagnose", "demo")
+SCRIPTS = ("diagnose", "train", "demo")
 
 
 def call(*arguments):
