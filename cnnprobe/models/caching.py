@@ -1,8 +1,8 @@
 """Sharing compiled programs between calls that are made of the same parts."""
 
 import functools
-from collections.abc import Callable, Hashable
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ def cached(build: Callable[..., T]) -> Callable[..., T]:
     remembered = functools.lru_cache(maxsize=MAX_PROGRAMS, typed=True)(build)
 
     @functools.wraps(build)
-    def call(*args: Hashable, **kwargs: Hashable) -> T:
+    def call(*args: Any, **kwargs: Any) -> T:
         """The remembered result where there can be one."""
         try:
             hash((args, tuple(kwargs.values())))

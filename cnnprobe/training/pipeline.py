@@ -1,6 +1,7 @@
 """From the examples as stored to the batch that the model sees."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -66,7 +67,7 @@ def _is_pure(augment: Callable, shape: tuple[int, ...], dtype: np.dtype) -> bool
     return any(key is operand for equation in traced.jaxpr.eqns for operand in equation.invars)
 
 
-def _same_number(name: str, images: Images, given: Images) -> Images:
+def _same_number(name: str, images: Any, given: Images) -> Images:
     """The images; raises `ValueError` unless they are as many as were given."""
     if not hasattr(images, "shape") or images.shape[:1] != np.shape(given)[:1]:
         found = f"shape {images.shape}" if hasattr(images, "shape") else f"a {type(images).__name__}"

@@ -32,16 +32,17 @@ def predict_classes(
 
 
 def label_classes(labels: Labels) -> Int[Array, " batch"] | None:
-    """Class of each label: integers as they are, rows of a `[batch, classes]` array by their largest entry.
+    """Class of each label: whole numbers as they are, rows of a `[batch, classes]` array by their largest entry.
 
-    None where the labels are neither (a map, a table of coordinates).
+    A number that is not whole, NaN among them, is in class -1. None where the labels are neither (a map, a scalar).
     """
     labels = jnp.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] > 1:
         return jnp.argmax(labels, axis=1).astype(jnp.int32)
     if labels.ndim == 0 or labels.size != labels.shape[0]:
         return None
-    return labels.reshape(-1).astype(jnp.int32)
+    column = labels.reshape(-1)
+    return jnp.where(column == jnp.round(column), column, -1).astype(jnp.int32)
 
 
 def count_ids(ids: Array, num_classes: int) -> Int[Array, " classes"]:
@@ -84,7 +85,9 @@ def _run_predict(predict: Callable[[Outputs], Any], outputs: Outputs, num_images
     try:
         classes = jnp.asarray(predict(outputs))
     except NOT_TRACEABLE:
-        return jax.pure_callback(on_host, jax.ShapeDtypeStruct((num_images,), jnp.int32), outputs)
+        return jax.pure_callback(
+            on_host, jax.ShapeDtypeStruct((num_images,), jnp.int32), outputs, vmap_method="sequential"
+        )
     return _one_per_image("predict(outputs)", classes, num_images)
 
 

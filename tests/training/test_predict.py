@@ -2,6 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from cnnprobe.training.predict import count_classes, count_ids, label_classes, predict_classes
 from cnnprobe.types import Dataset, Problem
@@ -73,6 +76,20 @@ def test_outputs_of_another_length_are_refused():
 )
 def test_label_classes_reads_every_encoding(labels, variant):
     np.testing.assert_array_equal(variant(label_classes)(jnp.asarray(labels)), [2, 0])
+
+
+def test_labels_that_are_not_whole_are_in_no_class(variant):
+    np.testing.assert_array_equal(variant(label_classes)(jnp.array([1.0, 0.5, jnp.nan])), [1, -1, -1])
+
+
+@given(arrays(np.int32, 20, elements=st.integers(-3, 8)))
+def test_counts_add_up_to_the_ids_in_range(ids):
+    assert count_ids(ids, 5).sum() == np.sum((ids >= 0) & (ids < 5))
+
+
+@given(arrays(np.float32, (6, 4), elements=st.floats(-1e3, 1e3, width=32)), st.sampled_from([0.5, 2.0, 4.0]))
+def test_scaling_the_scores_changes_no_prediction(scores, factor):
+    np.testing.assert_array_equal(predict_classes(scores, 6), predict_classes(scores * factor, 6))
 
 
 @pytest.mark.parametrize("shape", [(), (4, 2, 2)])

@@ -89,6 +89,15 @@ def test_parts_that_cannot_be_hashed_still_train(problem):
     assert np.isfinite(report.loss)
 
 
+def test_seeds_train_side_by_side(problem):
+    keys = jax.random.split(jax.random.key(0), 3)
+    states = jax.vmap(lambda key: init_state(problem, key, problem.train.images))(keys)
+    after, report = jax.vmap(make(problem), in_axes=(0, None, None))(states, *batch(problem))
+    alone, _ = make(problem)(init_state(problem, keys[1], problem.train.images), *batch(problem))
+    chex.assert_trees_all_close(jax.tree.map(lambda x: x[1], after.params), alone.params, rtol=1e-5, atol=1e-6)
+    assert report.loss.shape == (3,)
+
+
 def test_state_is_donated(problem):
     state = start(problem)
     make(problem)(state, *batch(problem))
