@@ -1,3 +1,5 @@
+import inspect
+
 import pytest
 
 from cnnprobe.models.modes import MEANS_EVALUATION, MEANS_TRAINING, mode_arguments
@@ -6,9 +8,10 @@ from cnnprobe.models.modes import MEANS_EVALUATION, MEANS_TRAINING, mode_argumen
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("name", [*MEANS_TRAINING, *MEANS_EVALUATION])
 def test_every_name_is_understood(name, train):
-    scope: dict = {}
-    exec(f"def call(x, *, {name}): ...", scope)
-    assert mode_arguments(scope["call"], train=train) == {name: train == (name in MEANS_TRAINING)}
+    def call(x, **options): ...
+
+    call.__signature__ = inspect.Signature([inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY)])
+    assert mode_arguments(call, train=train) == {name: train == (name in MEANS_TRAINING)}
 
 
 def test_all_of_several_names_are_told():
