@@ -1,7 +1,7 @@
 """Trees of arrays: lifting a function over leaves, and the name of each leaf."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,8 @@ def per_layer(fn: Callable[..., T], tree: PyTree, *rest: PyTree) -> dict[str, T]
     {'conv/kernel': (3, 3)}
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    others = [jax.tree.structure(tree).flatten_up_to(other) for other in rest]
+    structure: Any = jax.tree.structure(tree)
+    others = [structure.flatten_up_to(other) for other in rest]
     return {leaf_name(path): fn(leaf, *extra) for (path, leaf), *extra in zip(leaves, *others, strict=True)}
 
 

@@ -5,7 +5,7 @@ nothing here has state, and nothing in the package changes a record in place.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import optax
@@ -44,6 +44,7 @@ class Batch(NamedTuple):
     labels: Labels
 
 
+@runtime_checkable
 class Source(Protocol):
     """Random access to examples that need not fit in memory: `tfds.data_source`, a grain source, a list."""
 

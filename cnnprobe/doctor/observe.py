@@ -20,9 +20,12 @@ from cnnprobe.doctor.looks.layers import look_at_layers
 from cnnprobe.doctor.looks.loss import LossLook, look_at_loss
 from cnnprobe.doctor.looks.modes import look_at_modes, statistics_momentum
 from cnnprobe.doctor.looks.run import look_at_loss_curve, look_at_predictions, look_at_updates, name_frozen
+from cnnprobe.doctor.looks.structure import look_at_structure
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.run import Run, planned_steps, score, start, steps_of_training, train_run
 from cnnprobe.types import Problem
+
+BOUNDED = ("relu", "sigmoid", "tanh")  # activations of the output that the trace names more surely than its range
 
 T = TypeVar("T")
 Attempt = Callable[[str, Callable[[], T], T], T]
@@ -102,8 +105,11 @@ def _before(
     if outputs is None:
         return None, float("nan"), loss
     seen, called = look_at_outputs(bench, outputs)
-    facts |= seen
-    names |= called
+    built, found = attempt("the look at the structure", lambda: look_at_structure(bench, weights), ({}, {}))
+    facts |= seen | built
+    names |= called | found
+    if names.get("output activation") in BOUNDED:
+        names["outputs"] = names["output activation"]
     blind = float("nan")
     if loss is not None:
         fed = loss.fed_with(names["outputs"])
