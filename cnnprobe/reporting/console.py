@@ -96,9 +96,9 @@ def _readings_table(readings: tuple[Reading, ...]) -> RenderableType:
         style, mark = ("green", "") if is_healthy(reading) else ("bold red", "outside")
         value = Text(number_text(reading.value), style=style)
         table.add_row(Text(reading.name), value, range_text(reading.healthy), Text(mark, style=style))
-    return Padding(table, (0, 0, 0, 2), expand=False)
+    return Padding(table, (0, 0, 0, 2))
 
 
 def _indented(part: RenderableType) -> RenderableType:
     """Two columns to the right."""
-    return Padding(part, (0, 0, 0, 2), expand=False)
+    return Padding(part, (0, 0, 0, 2))

@@ -30,14 +30,14 @@ def number_text(value: float) -> str:
 
 
 def range_text(healthy: tuple[float | None, float | None]) -> str:
-    """A healthy range in words.
+    """A healthy range in words; a dash where none is known.
 
     >>> [range_text(r) for r in ((0.05, 5.0), (None, 1.2), (0.1, None), (1.0, 1.0), (None, None))]
-    ['0.05 to 5', 'at most 1.2', 'at least 0.1', '1', 'any']
+    ['0.05 to 5', 'at most 1.2', 'at least 0.1', '1', '-']
     """
     low, high = healthy
     if low is None:
-        return "any" if high is None else f"at most {number_text(high)}"
+        return "-" if high is None else f"at most {number_text(high)}"
     if high is None:
         return f"at least {number_text(low)}"
     return number_text(low) if low == high else f"{number_text(low)} to {number_text(high)}"

@@ -57,7 +57,7 @@ def batch_figure(curve: Curve, class_names: Sequence[str] = ()) -> "Figure":
     """
     shares = [_column_shares(counts) for counts in (curve.prediction_counts, curve.label_counts)]
     num_classes = shares[0].shape[0]
-    figure, _ = _figure(2 * min(0.6 + 0.13 * num_classes, 2.4), rows=2)
+    figure, _ = _figure(2 * min(max(1.1, 0.6 + 0.13 * num_classes), 2.4), rows=2)
     highest = max(float(share.max(initial=0.0)) for share in shares) or 1.0
     for axes, share, title in zip(figure.axes, shares, ("predicted classes", "labels"), strict=True):
         extent = (-0.5, max(len(curve.loss), 1) - 0.5, num_classes - 0.5, -0.5)
@@ -104,7 +104,8 @@ def evidence_figure(readings: Sequence[Reading]) -> "Figure":
     for row, reading in enumerate(readings):
         strip = place_on_strip(reading)
         axes.hlines(row, 0, 1, color=INK, alpha=0.4, linewidth=0.8)
-        axes.hlines(row, strip.low, strip.high, color=BAND, alpha=0.45, linewidth=9)
+        if reading.healthy != (None, None):
+            axes.hlines(row, strip.low, strip.high, color=BAND, alpha=0.45, linewidth=9)
         if strip.dot is not None:
             axes.plot(strip.dot, row, "o" if is_healthy(reading) else "D", color=WELL if is_healthy(reading) else SICK)
         text = f"{reading.name}: {number_text(reading.value)}  (healthy: {range_text(reading.healthy)})"

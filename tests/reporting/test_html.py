@@ -58,6 +58,14 @@ def test_a_finding_shows_evidence_gain_code_and_how_we_know(faulty):
     assert text.count("How we know") == 2
 
 
+def test_a_reading_without_a_healthy_range_has_no_band(faulty):
+    finding = faulty.findings[0]
+    open_range = finding.evidence.readings[0]._replace(healthy=(None, None))
+    evidence = finding.evidence._replace(readings=(open_range,))
+    text = html.render_html(faulty._replace(findings=(finding._replace(evidence=evidence),)))
+    assert 'class="strip"' not in text
+
+
 def test_every_seed_of_the_trial_is_listed(faulty):
     seeds = html.render_html(faulty).split('class="seeds"')[1].split("</table>")[0]
     assert re.findall(r">(-?\d+ %)<", seeds) == ["10 %", "78 %", "68 %", "12 %", "81 %", "69 %", "11 %", "80 %", "69 %"]
