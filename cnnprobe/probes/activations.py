@@ -1,6 +1,6 @@
 """Activations: their scale, and how many units still say something, each in a way of its own.
 
-A unit is a channel, the last axis: of a convolution it is taken over images and positions, of a dense layer over images.
+A unit is a channel, the last axis: a convolution's is taken over images and positions, a dense layer's over images.
 """
 
 from typing import NamedTuple
@@ -117,7 +117,7 @@ def effective_rank(
 ) -> Float[Array, ""]:
     """Exponential entropy of the normalised singular values: from 1, all rows alike, to the smaller of the two sizes.
 
-    Rows with a NaN or an infinity are left out. Features that are all 0 have rank 0.
+    Rows with a NaN or an infinity are left out. Features that are all 0 have rank 0, and so have equal rows if centred.
 
     Args:
       features: one row per image.
@@ -135,6 +135,8 @@ def effective_rank(
     if centred:
         rows = jnp.where(kept, rows - jnp.sum(rows, axis=0) / jnp.maximum(jnp.sum(kept), 1), 0)
     sizes = jnp.linalg.svd(rows, compute_uv=False)
+    # What lies within the rounding of entries of size 1 is no direction of its own.
+    sizes = jnp.where(sizes > 8 * jnp.finfo(sizes.dtype).eps * np.sqrt(rows.size), sizes, 0)
     sizes = jnp.square(sizes) if squared else sizes
     total = jnp.sum(sizes)
     shares = sizes / jnp.where(total > 0, total, 1)
@@ -175,10 +177,10 @@ def _num_saturated(rows: Float[Array, "rows channels"], bound: Bound | None) -> 
     """Entries at the bound or beyond it, for each channel; NaN without a bound."""
     if bound is None:
         return jnp.full(rows.shape[1], jnp.nan)
-    low, high = bound if isinstance(bound, tuple) else (-bound, bound)
-    if not low < high:
+    ends = tuple(bound) if isinstance(bound, tuple | list) else (-bound, bound)
+    if len(ends) != 2 or not ends[0] < ends[1]:
         raise ValueError(f"bound must be a number above 0, or a lower and an upper end, got {bound!r}.")
-    return _count((rows <= low) | (rows >= high))
+    return _count((rows <= ends[0]) | (rows >= ends[1]))
 
 
 def _finite_rows(rows: Float[Array, "batch channels"]) -> tuple[Float[Array, "batch channels"], Array]:
