@@ -171,16 +171,26 @@ def find_activation(view: View, value: int) -> Activation | None:
 def find_softmax(view: View, value: int) -> Activation | None:
     """A softmax or log-softmax of `value`, with or without the maximum taken off first."""
     shifted = [op.outputs[0] for op in view.readers(value) if op.name == "sub" and _is_maximum(view, op, value)]
-    for start in (*shifted, value):
-        for exponential in (op.outputs[0] for op in view.readers(start) if op.name == "exp"):
-            total = [op for op in view.readers(exponential) if op.name == "reduce_sum"]
-            for op in (*view.readers(exponential), *view.readers(start)):
-                if total and op.name in ("div", "sub") and _derives(view, op.inputs[1], total[0].outputs[0]):
-                    is_log = op.name == "sub"
-                    if op.inputs[0] == (start if is_log else exponential):
-                        name = _softmax_name("log_softmax" if is_log else "softmax", total[0], view.shape(value))
-                        return Activation(name, value, op.outputs[0])
+    starts = [value, *shifted]
+    exponentials = _results_of(view, starts, "exp")
+    for total in _ops_on(view, exponentials, "reduce_sum"):
+        for name, operation, tops in (("softmax", "div", exponentials), ("log_softmax", "sub", starts)):
+            for op in _ops_on(view, tops, operation):
+                if op.inputs[0] in tops and _derives(view, op.inputs[1], total.outputs[0]):
+                    return Activation(_softmax_name(name, total, view.shape(value)), value, op.outputs[0])
     return None
+
+
+def _ops_on(view: View, values: list[int], name: str) -> list[Op]:
+    """The operations of one name that read any of `values`, in any precision."""
+    readers = [op for value in values for op in view.readers(value)]
+    converted = [op.outputs[0] for op in readers if op.name == "convert_element_type"]
+    return [op for op in (*readers, *(op for value in converted for op in view.readers(value))) if op.name == name]
+
+
+def _results_of(view: View, values: list[int], name: str) -> list[int]:
+    """What the operations of one name make of `values`."""
+    return [op.outputs[0] for op in _ops_on(view, values, name)]
 
 
 def _softmax_name(name: str, total: Op, shape: tuple[int, ...]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cnnprobe.checks import check_callable
@@ -28,6 +29,11 @@ def is_array(leaf: Any) -> bool:
     if isinstance(leaf, np.ndarray):
         return leaf.dtype.kind not in "OSU"
     return isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
+
+
+def _as_input(leaf: Any) -> Any:
+    """An array as jax sees it; strings and the like are left for the tracer to refuse."""
+    return jnp.asarray(leaf) if isinstance(leaf, np.ndarray | bool | int | float | complex | np.generic) else leaf
 
 
 def trace_call(fn: Callable, args: tuple, kwargs: dict[str, Any], params_argnums: Sequence[int]) -> Call:
@@ -57,7 +63,7 @@ def trace_call(fn: Callable, args: tuple, kwargs: dict[str, Any], params_argnums
             results["tree"], [next(arrays) if leaf is None else leaf for leaf in results["leaves"]]
         )
 
-    inputs = [leaf for is_traced, (_, leaf) in zip(traced, leaves, strict=True) if is_traced]
+    inputs = [_as_input(leaf) for is_traced, (_, leaf) in zip(traced, leaves, strict=True) if is_traced]
     program = compat.linearise(jax.make_jaxpr(flat)(*inputs))
     origins = [
         _origin(path, owner, args, argnums)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnnprobe.tracing.program import SAME_ENTRIES, Op, Operand, Program, View, known_scalar
+from cnnprobe.tracing.program import SAME_ENTRIES, Op, Operand, Program, View, known_scalar, root
 
 # What turns random bits into uniform numbers.
 UNIFORM_STEPS = SAME_ENTRIES | {"add", "sub", "mul", "div", "max", "or", "shift_right_logical", "bitcast_convert_type"}
@@ -78,7 +78,7 @@ def _is_zero(view: View, ref: Operand) -> bool:
 
 def _find_scale(view: View, use: Op, mask: int, kept: float) -> tuple[Op, int] | None:
     """The operation around `use` that divides by `kept`, and which of its operands says so."""
-    before = [view.producer(ref) for ref in (*use.inputs, mask)]
+    before = [view.producer(root(view, ref)) for ref in (*use.inputs, mask)]
     for op in (*before, *view.readers(use.outputs[0]), use):
         for factor, ref in enumerate(op.inputs if op and op.name in ("mul", "div") else ()):
             number = known_scalar(view, ref)

@@ -74,6 +74,7 @@ def model_graph(fn: Callable, params: Any, *args: Any, **kwargs: Any) -> ModelGr
     Raises:
       ValueError: `fn` cannot be called.
 
+    >>> import jax
     >>> model_graph(lambda w, x: jax.nn.relu(x @ w), np.ones((4, 3)), np.ones((2, 4))).layers[0].activation
     'relu'
     """

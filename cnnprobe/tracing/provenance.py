@@ -14,7 +14,7 @@ class Origin(NamedTuple):
     """What a value derives from."""
 
     params: frozenset[str] = frozenset()  # paths of parameters
-    data: bool = False  # anything that the function is given beside the parameters
+    data: bool = False  # any other array that the function is given or closes over
     scans: frozenset[int] = frozenset()  # the loops that hand it a new slice each turn
 
 
@@ -50,6 +50,7 @@ def trace_origins(program: Program, inputs: Sequence[Origin]) -> Origins:
 def _walk(program: Program, inputs: Sequence[Origin], origins: Origins) -> list[Origin]:
     """Fills in `origins` for a program; returns those of its outputs."""
     origins.update(zip(program.inputs, inputs, strict=True))
+    origins.update({value: Origin(data=program.types[value].shape != ()) for value in program.constants})
     for op in program.ops:
         arguments = [origin_of(origins, ref) for ref in op.inputs]
         origins.update(zip(op.outputs, _op_origins(op, arguments, origins), strict=True))

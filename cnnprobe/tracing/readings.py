@@ -76,7 +76,7 @@ class LayerStats(NamedTuple):
     max: float
     zero_share: float  # fraction of activations that are exactly zero; NaN where outputs can be negative
     dead_share: float  # fraction of units that no example switches on; NaN unless the layer ends in a ReLU
-    constant_share: float  # fraction of units with no spread beyond rounding
+    constant_share: float  # fraction of units whose standard deviation is at most a thousandth of their mean
     nonfinite_share: float  # fraction of units with a NaN or an infinity
     gradient_rms: float  # root mean square of the loss by the activations; NaN without a backward tap
     no_gradient_share: float  # fraction of units that receive no gradient at all; NaN without a backward tap
@@ -195,7 +195,7 @@ def _finish_layer(layer: LayerLayout, units: UnitStats) -> LayerStats:
             zero_share=float(1 - units.mean_sign.mean()) if layer.activation in NON_NEGATIVE else math.nan,
             dead_share=float(np.mean(units.max <= 0)) if layer.activation in RECTIFIERS else math.nan,
             constant_share=float(np.mean(units.std <= 1e-3 * np.abs(units.mean))),
-            nonfinite_share=float(np.mean(~np.isfinite(units.mean + units.std))),
+            nonfinite_share=float(np.mean(~np.isfinite(units.mean + units.std))) if units.num_activations else math.nan,
             gradient_rms=float(np.sqrt(np.mean(units.gradient_rms**2))),
             no_gradient_share=float(no_gradient),
         )

@@ -1,0 +1,46 @@
+"""What is assumed of jax holds, and its absence is told plainly."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from cnnprobe.tracing import compat
+from cnnprobe.tracing.interpret import evaluate
+from cnnprobe.tracing.program import all_ops
+
+
+def test_this_version_of_jax_is_understood():
+    compat.self_test()
+
+
+def test_a_jax_that_is_not_understood_is_named(monkeypatch):
+    monkeypatch.setattr(compat, "REMAT", frozenset())
+    with pytest.raises(RuntimeError, match=f"programs of jax {jax.__version__}.*remat understood"):
+        compat.self_test()
+
+
+def test_nested_jit_is_inlined():
+    fn = jax.jit(lambda x: jax.jit(jnp.sin)(x) + jax.jit(jnp.sin)(2 * x))
+    program = compat.linearise(jax.make_jaxpr(fn)(1.0))
+    assert [op.name for op in all_ops(program)] == ["sin", "mul", "sin", "add"]
+
+
+@pytest.mark.parametrize("fn", [jnp.sort, lambda x: jnp.linalg.svd(x)[1], jax.nn.logsumexp, lambda x: x[::2, 1:]])
+def test_a_program_runs_like_its_function(fn):
+    x = jax.random.normal(jax.random.key(0), (4, 5))
+    program = compat.linearise(jax.make_jaxpr(fn)(x))
+    assert jnp.array_equal(evaluate(program, [x], {}, {}).outputs[0], fn(x))
+
+
+def test_constants_are_kept():
+    table = jnp.arange(6.0)
+    program = compat.linearise(jax.make_jaxpr(lambda x: x + table)(jnp.ones(6)))
+    assert jnp.array_equal(evaluate(program, [jnp.ones(6)], {}, {}).outputs[0], table + 1)
+
+
+def test_a_scan_that_is_described_otherwise_stays_closed():
+    program = compat.linearise(jax.make_jaxpr(lambda x: jax.lax.scan(lambda c, _: (c, c), x, None, 3))(1.0))
+    (scan,) = program.ops
+    params = {name: value for name, value in scan.params.items() if name != "num_carry"}
+    assert compat.scan_parts(scan) is not None
+    assert compat.scan_parts(scan._replace(params=params)) is None

@@ -1,0 +1,204 @@
+"""Readings are right and the function is unchanged."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnnprobe.tracing.readings import layer_stats, unit_stats
+from cnnprobe.tracing.taps import tap, value_and_grad
+
+from .networks import (
+    IMAGES,
+    LABELS,
+    assert_trees_equal,
+    cross_entropy,
+    linen_arguments,
+    linen_loss,
+    nnx_parts,
+    plain_loss,
+    plain_outputs,
+    plain_params,
+    reference,
+)
+
+
+@pytest.fixture(params=[lambda fn: fn, jax.jit], ids=["eager", "jit"])
+def variant(request):
+    return request.param
+
+
+@pytest.mark.parametrize("name", ["conv1", "conv2", "head"])
+def test_forward_readings_match_the_definition(variant, name):
+    params = plain_params()
+    _, readings = variant(tap(plain_loss))(params)
+    mean, std, maximum, _ = reference(plain_outputs(params, IMAGES)[name])
+    units = unit_stats(readings)[name]
+    np.testing.assert_allclose(np.stack(units[1:4]), np.stack([mean, std, maximum]), rtol=1e-4, atol=1e-6)
+
+
+def test_layer_statistics_match_the_definition():
+    params = plain_params()
+    stats = layer_stats(tap(plain_loss)(params)[1])["conv1"]
+    x = np.asarray(plain_outputs(params, IMAGES)["conv1"], np.float64)
+    expected = (x.mean(), x.std(), x.max(), (x == 0).mean(), x.size)
+    got = (stats.mean, stats.std, stats.max, stats.zero_share, stats.num_activations)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["conv1", "conv2", "head"])
+def test_activation_gradients_match_explicit_perturbations(variant, name):
+    params = plain_params()
+    offsets = jax.tree.map(jnp.zeros_like, plain_outputs(params, IMAGES))
+    gradient = jax.grad(lambda offsets: cross_entropy(plain_outputs(params, IMAGES, offsets)["head"], LABELS))(offsets)
+    readings = variant(value_and_grad(plain_loss))(params)[2]
+    expected = np.sqrt(
+        np.mean(np.square(np.asarray(gradient[name], np.float64)), axis=tuple(range(gradient[name].ndim - 1)))
+    )
+    np.testing.assert_allclose(unit_stats(readings)[name].gradient_rms, expected, rtol=1e-4)
+
+
+def test_a_dead_unit_is_counted():
+    params = plain_params()
+    params["conv1"]["b"] = params["conv1"]["b"].at[2].set(-100.0)
+    stats = layer_stats(value_and_grad(plain_loss)(params)[2])
+    assert stats["conv1"].dead_share == pytest.approx(1 / 5)
+    assert stats["conv1"].no_gradient_share == 0  # the gradient by an activation does not pass through its own ReLU
+
+
+@pytest.mark.parametrize("backward", [True, False])
+def test_plain_value_and_gradient_are_unchanged(variant, backward):
+    params = plain_params()
+    value, grads, _ = variant(value_and_grad(plain_loss, backward=backward))(params, IMAGES, labels=LABELS)
+    assert_trees_equal((value, grads), variant(jax.value_and_grad(plain_loss))(params, IMAGES, labels=LABELS))
+
+
+def test_linen_value_aux_and_gradient_are_unchanged(variant):
+    arguments = linen_arguments()
+    got = variant(value_and_grad(linen_loss, has_aux=True))(*arguments)
+    assert_trees_equal(got[:2], variant(jax.value_and_grad(linen_loss, has_aux=True))(*arguments), rtol=1e-5)
+
+
+def test_nnx_value_aux_and_gradient_are_unchanged(variant):
+    loss, *parts = nnx_parts()
+    got = variant(value_and_grad(loss, has_aux=True))(*parts, IMAGES, LABELS)
+    expected = variant(jax.value_and_grad(loss, has_aux=True))(*parts, IMAGES, LABELS)
+    assert_trees_equal(got[:2], expected, rtol=1e-5)
+
+
+def test_bfloat16_statistics_are_summed_in_float32():
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), plain_params())
+    images = IMAGES.astype(jnp.bfloat16)
+    value, grads, readings = jax.jit(value_and_grad(plain_loss))(params, images)
+    expected = float(np.asarray(plain_outputs(params, images)["conv1"], np.float64).mean())
+    assert (value.dtype, grads["head"]["w"].dtype) == (jnp.bfloat16, jnp.bfloat16)
+    assert layer_stats(readings)["conv1"].mean == pytest.approx(expected, rel=1e-2)
+
+
+def test_vmap_over_seeds_equals_a_loop():
+    seeds = [plain_params(seed) for seed in range(3)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *seeds)
+    together = jax.jit(jax.vmap(value_and_grad(plain_loss)))(stacked)
+    alone = [value_and_grad(plain_loss)(params) for params in seeds]
+    assert_trees_equal(together, jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone), rtol=1e-3)
+
+
+def test_gradient_of_the_tapped_gradient():
+    params = plain_params()
+    bare = jax.grad(lambda p: sum(jnp.sum(g**2) for g in jax.tree.leaves(jax.grad(plain_loss)(p))))(params)
+    tapped = jax.grad(lambda p: sum(jnp.sum(g**2) for g in jax.tree.leaves(value_and_grad(plain_loss)(p)[1])))(params)
+    assert_trees_equal(tapped, bare, rtol=1e-4)
+
+
+def test_several_and_later_argnums():
+    params = plain_params()
+
+    def loss(images, head, trunk):
+        return plain_loss({"head": head, **trunk}, images)
+
+    trunk = {name: params[name] for name in ("conv1", "conv2")}
+    value, grads, readings = value_and_grad(loss, argnums=(1, -1))(IMAGES, params["head"], trunk)
+    assert_trees_equal((value, grads), jax.value_and_grad(loss, argnums=(1, 2))(IMAGES, params["head"], trunk))
+    assert list(layer_stats(readings)) == ["2/conv1", "2/conv2", "1"]
+
+
+def test_what_is_no_array_stays_what_it_is():
+    def loss(params, images, mode, *, scale, names):
+        assert (mode, scale, names) == (True, 2.0, ["a"])
+        return plain_loss(params, images) * scale
+
+    value, _, _ = jax.jit(lambda p: value_and_grad(loss)(p, IMAGES, True, scale=2.0, names=["a"]))(plain_params())
+    assert float(value) == pytest.approx(2 * float(plain_loss(plain_params())), rel=1e-6)
+
+
+def test_aux_may_hold_what_is_no_array():
+    (_, aux), _, _ = value_and_grad(lambda p: (plain_loss(p), {"name": "x", "n": 3}), has_aux=True)(plain_params())
+    assert aux == {"name": "x", "n": 3}
+
+
+def test_numpy_arguments_are_taken():
+    params = jax.tree.map(np.asarray, plain_params())
+    value, _, _ = value_and_grad(plain_loss)(params, np.asarray(IMAGES), np.asarray(LABELS, np.int64))
+    assert float(value) == pytest.approx(float(plain_loss(plain_params())), rel=1e-6)
+
+
+def test_compiles_once():
+    step = jax.jit(chex.assert_max_traces(value_and_grad(linen_loss, has_aux=True), n=1))
+    arguments = linen_arguments()
+    first, second = step(*arguments), step(*arguments)
+    assert_trees_equal(first, second)
+
+
+def test_readings_are_one_float32_vector():
+    readings = jax.jit(tap(plain_loss))(plain_params())[1]
+    (leaf,) = jax.tree.leaves(readings)
+    assert (leaf.dtype, leaf.ndim, leaf.size) == (jnp.float32, 1, readings.layout.size)
+
+
+def test_readings_do_not_grow_with_the_batch():
+    small, large = (tap(plain_loss)(plain_params(), IMAGES[:n], LABELS[:n])[1] for n in (2, 6))
+    assert small.layout == large.layout
+
+
+# --- bad input ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transform", [tap, value_and_grad])
+def test_not_a_function(transform):
+    with pytest.raises(ValueError, match=r"fn must be a function, got 3"):
+        transform(3)
+
+
+def test_no_layers():
+    with pytest.raises(ValueError, match=r"convolution or matrix product.*parameters: \['w'\]"):
+        value_and_grad(lambda p, x: jnp.sum(p["w"] * x))({"w": jnp.ones(3)}, jnp.ones(3))
+
+
+def test_parameters_that_are_closed_over():
+    with pytest.raises(ValueError, match=r"got none; parameters: \['params'\]"):
+        tap(lambda x: plain_outputs(plain_params(), x)["head"])(IMAGES)
+
+
+def test_integer_parameters():
+    with pytest.raises(ValueError, match="floating-point arrays, got int32 for w"):
+        value_and_grad(lambda p, x: jnp.sum(x @ p["w"]))({"w": jnp.ones((3, 3), int)}, jnp.ones((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("loss", "got"), [(lambda w, x: x @ w, r"shape \(2, 3\), float32"), (lambda w, x: (x @ w, 1.0)[1], "a float")]
+)
+def test_loss_that_is_no_scalar(loss, got):
+    with pytest.raises(ValueError, match=f"(floating-point scalar, got {got})|(got none)"):
+        value_and_grad(loss)(jnp.ones((3, 3)), jnp.ones((2, 3)))
+
+
+def test_aux_without_a_pair():
+    with pytest.raises(ValueError, match=r"\(loss, aux\) with has_aux=True, got"):
+        value_and_grad(plain_loss, has_aux=True)(plain_params())
+
+
+@pytest.mark.parametrize("argnums", [3, "0", True])
+def test_argnums_out_of_range(argnums):
+    with pytest.raises(ValueError, match="argnums must"):
+        value_and_grad(plain_loss, argnums=argnums)(plain_params())
