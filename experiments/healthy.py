@@ -1,6 +1,7 @@
 """Healthy variants of a problem: everything that people do and that is no fault.
 
-Each is a pure function of the problem that `problems.build_problem` makes, as a fault is. A doctor must stay silent on all of them.
+Each is a pure function of the problem that `problems.build_problem` makes, as a fault is. A doctor must stay silent on
+all of them.
 """
 
 from collections.abc import Callable, Iterator
@@ -110,7 +111,7 @@ def one_against_rest(problem: Problem) -> Problem:
 
 def probabilities(problem: Problem) -> Problem:
     """A model that ends in a softmax with a loss that reads probabilities: unusual, and right."""
-    init, apply = problem.model
+    apply = problem.model.apply
 
     def loss(p: Logits, ids: Ids) -> Float[Array, ""]:
         """Negative log-likelihood."""

@@ -28,7 +28,7 @@ def _gain_from_longer(plan: Plan, seen: Observation) -> float:
     whole = (
         seen.run is not None and seen.run.is_complete and fact(seen, "steps of the whole training") <= plan.num_steps
     )
-    if not whole or plan.seconds_left() < LONGER * plan.run_seconds:
+    if not whole or not plan.has_time(runs=LONGER):
         return float("nan")
     longer = plan._replace(num_steps=LONGER * plan.num_steps, run_seconds=LONGER * plan.run_seconds)
     return scored_run(plan.bench.problem, plan.bench, longer).accuracy - control(plan, 0).accuracy

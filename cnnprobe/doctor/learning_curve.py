@@ -30,7 +30,7 @@ def with_learning_curve(plan: Plan, seen: Observation) -> Observation:
     if problem.batches is not None or not isinstance(problem.train, Dataset) or not _is_worth_it(seen):
         return seen
     num = len(problem.train.images)
-    if num < 2 * FEWEST or plan.seconds_left() < plan.run_seconds:
+    if num < 2 * FEWEST or not plan.has_time():
         return seen
     half = np.random.default_rng(problem.seed).permutation(num)[: num // 2]
     gain = control(plan, 0).accuracy - run_twin(plan, keep_examples(half)(problem), 0).accuracy

@@ -19,7 +19,6 @@ SUFFICIENT = 0.5  # the same where no remedy exists that could be run
 LARGE = 0.3  # points after which no further candidate of the same cause is tried
 SEEDS = 3
 REPLACEMENTS = 6  # runs' worth of time that substitution takes
-CUT_OFF = 1.2  # runs of time that must be left to begin one more
 
 
 class Suspect(NamedTuple):
@@ -57,7 +56,7 @@ def _screen(plan: Plan, seen: Observation, suspects: Iterable[Suspect]) -> tuple
         remedies = item.cause.remedies(seen)
         if not remedies:
             continue
-        if plan.seconds_left() < CUT_OFF * plan.run_seconds:
+        if not plan.has_time():
             untried.append(f"the remedy of {item.cause.id}: no time was left")
             continue
         try:
@@ -71,7 +70,7 @@ def _screen(plan: Plan, seen: Observation, suspects: Iterable[Suspect]) -> tuple
 
 def _rescued(plan: Plan) -> frozenset[str]:
     """The stages whose reference part alone lets the network fit sixteen images that it does not fit as it is."""
-    if plan.bench.train.ids is None or plan.seconds_left() < REPLACEMENTS * plan.run_seconds:
+    if plan.bench.train.ids is None or not plan.has_time(runs=REPLACEMENTS):
         return frozenset()
     accuracies = dict(rescues(plan.bench, deadline=plan.deadline))
     if accuracies.pop("as it is", 1.0) >= FITTED:
@@ -94,7 +93,7 @@ def _first_cause(plan: Plan, helpful: list[Tried]) -> Tried:
 
 def _still_helps(plan: Plan, first: Tried, other: Tried) -> bool:
     """Whether a second remedy gains on top of the first."""
-    if plan.seconds_left() < CUT_OFF * plan.run_seconds:
+    if not plan.has_time():
         return False
     try:
         both = other.attempt.remedy(first.attempt.problem)
@@ -107,7 +106,7 @@ def _confirm(plan: Plan, item: Tried) -> Trial:
     """The same pair from more seeds, as long as there is time."""
     scored = {0: item.attempt.scored}
     for seed in range(1, SEEDS):
-        if plan.seconds_left() < 2 * CUT_OFF * plan.run_seconds:
+        if not plan.has_time(runs=2):
             break
         scored[seed] = run_twin(plan, item.attempt.problem, seed)
         control(plan, seed)
@@ -159,7 +158,7 @@ def _proved(plan: Plan, seen: Observation, tried: list[Tried]) -> list[Finding]:
 
 def _proved_together(plan: Plan, seen: Observation, decisive: list[Tried]) -> list[Finding]:
     """Faults that hide each other: no remedy gains alone, but all decisive ones together do."""
-    if len(decisive) < 2 or plan.seconds_left() < CUT_OFF * plan.run_seconds:
+    if len(decisive) < 2 or not plan.has_time():
         return []
 
     def remedy(problem: Problem) -> Problem:
@@ -176,17 +175,7 @@ def _proved_together(plan: Plan, seen: Observation, decisive: list[Tried]) -> li
     return [_finding(seen, item.suspect, "cause", remedy=remedy, trial=joint) for item in decisive]
 
 
-def _unproved(plan: Plan, seen: Observation, suspects: Iterable[Suspect], tried: list[Tried]) -> list[Finding]:
-    """Suspects that no run could prove: those without a remedy, and those whose remedy gains nothing."""
-    by_id = {item.suspect.cause.id: item for item in tried}
-    return [
-        finding
-        for item in suspects
-        if (finding := _unproved_finding(plan, seen, item, by_id.get(item.cause.id))) is not None
-    ]
-
-
-def _unproved_finding(plan: Plan, seen: Observation, item: Suspect, tried: Tried | None) -> Finding | None:
+def _unproved(plan: Plan, seen: Observation, item: Suspect, tried: Tried | None) -> Finding | None:
     """A cause where nothing could be run, a warning where the remedy was run in vain and the evidence is decisive."""
     strength = item.evidence.strength
     if tried is None:
@@ -198,13 +187,23 @@ def _unproved_finding(plan: Plan, seen: Observation, item: Suspect, tried: Tried
     return _finding(seen, item, "warning", remedy=tried.attempt.remedy, trial=trial)
 
 
+def _add_unproved(
+    plan: Plan, seen: Observation, suspects: Iterable[Suspect], tried: list[Tried], causes: list[Finding]
+) -> list[Finding]:
+    """The proved causes and what else the evidence alone supports; what an earlier cause explains is left out."""
+    stages = {cause.id: STAGES.index(cause.stage) for cause in CAUSES}
+    runs = {item.suspect.cause.id: item for item in tried}
+    findings = list(causes)
+    for item in sorted(suspects, key=_depth):
+        explained = any(f.severity == "cause" and stages[f.cause] <= _depth(item) for f in findings)
+        finding = None if explained else _unproved(plan, seen, item, runs.get(item.cause.id))
+        if finding is not None and not (causes and finding.severity == "cause"):
+            findings.append(finding)
+    return findings
+
+
 def weigh(plan: Plan, seen: Observation, suspects: tuple[Suspect, ...]) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
     """Findings, best first, and what was left untried."""
     tried, untried = _screen(plan, seen, suspects)
-    causes = _proved(plan, seen, tried)
-    others = [
-        finding for finding in _unproved(plan, seen, suspects, tried) if not causes or finding.severity == "warning"
-    ]
-    known = {finding.cause for finding in causes}
-    findings = [*causes, *(finding for finding in others if finding.cause not in known)]
+    findings = _add_unproved(plan, seen, suspects, tried, _proved(plan, seen, tried))
     return tuple(sorted(findings, key=lambda finding: finding.severity != "cause")), tuple(untried)

@@ -223,8 +223,8 @@ def redraw_parameters(problem: Problem) -> Problem:
     return problem._replace(model=Model(init_anew, problem.model.apply))
 
 
-def pool_outputs(problem: Problem) -> Problem:
-    """Averages a map of outputs over its places, so that one row of scores is left for each image."""
+def pool_to_cross_entropy(problem: Problem) -> Problem:
+    """Averages a map of scores over its places, and trains the row that is left with cross-entropy."""
     apply = problem.model.apply
 
     def pooled(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Outputs, State]:
@@ -232,7 +232,7 @@ def pool_outputs(problem: Problem) -> Problem:
         outputs, state = apply(params, state, images, key=key, train=train)
         return outputs.mean(axis=tuple(range(1, outputs.ndim - 1))), state
 
-    return problem._replace(model=Model(problem.model.init, pooled))
+    return problem._replace(model=Model(problem.model.init, pooled), loss=cross_entropy)
 
 
 def _last_features(model: Model, params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple:
@@ -243,7 +243,7 @@ def _last_features(model: Model, params: Params, state: State, images: Images, *
 
 
 def add_head(num_classes: int) -> Remedy:
-    """Puts a dense layer with a score for each class in place of the last layer, and trains it with cross-entropy."""
+    """Puts a dense layer on the flattened input of the last layer in its place, and trains with cross-entropy."""
 
     def remedy(problem: Problem) -> Problem:
         model = problem.model

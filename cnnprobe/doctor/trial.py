@@ -10,6 +10,8 @@ from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.run import Run, planned_steps, score, train_run
 from cnnprobe.types import Curve, Problem, Remedy, Trial
 
+OVERHEAD = 1.3  # for reading the data and scoring, beside the run itself
+
 
 class Scored(NamedTuple):
     """One run and what it reached."""
@@ -24,20 +26,21 @@ class Plan(NamedTuple):
     bench: Bench
     num_steps: int
     run_seconds: float  # that one run may take, compilation aside
+    cost_seconds: float  # what one run is expected to take, compilation and scoring included
     deadline: float  # of the whole diagnosis, `time.monotonic()` seconds
     controls: dict[int, Scored]  # by seed: runs of the user's own problem, made once
 
-    def seconds_left(self) -> float:
-        """Time until the deadline."""
-        return self.deadline - time.monotonic()
+    def has_time(self, *, runs: int = 1) -> bool:
+        """Whether that many more runs are expected to end before the deadline."""
+        return self.deadline - time.monotonic() > runs * self.cost_seconds
 
 
 def make_plan(seen: Observation, *, run_seconds: float, deadline: float) -> Plan:
     """Trials as long as the probed run, which is the first control."""
     if seen.run is None:
-        return Plan(seen.bench, planned_steps(seen.bench.problem), run_seconds, deadline, {})
+        return Plan(seen.bench, planned_steps(seen.bench.problem), run_seconds, run_seconds, deadline, {})
     first = Scored(seen.facts.get("validation accuracy", float("nan")), seen.run.curve)
-    return Plan(seen.bench, len(first.curve.loss), run_seconds, deadline, {0: first})
+    return Plan(seen.bench, len(first.curve.loss), run_seconds, OVERHEAD * seen.run.seconds, deadline, {0: first})
 
 
 def _reseeded(problem: Problem, seed: int) -> Problem:
@@ -102,14 +105,28 @@ class Attempt(NamedTuple):
 
 
 def best_attempt(plan: Plan, remedies: tuple[Remedy, ...], enough: float) -> Attempt:
-    """The candidate that scores best from the first seed; later ones are skipped once one gains `enough`."""
-    best: Attempt | None = None
+    """The candidate that scores best from the first seed; later ones are skipped once one gains `enough`.
+
+    Raises:
+      Exception: whatever the last candidate raised, if none of them runs.
+    """
+    best, problem = None, None
     for remedy in remedies:
-        problem = remedy(plan.bench.problem)
-        tried = Attempt(remedy, problem, run_twin(plan, problem, 0))
+        try:
+            tried = _attempt(plan, remedy)
+        except Exception as error:  # a remedy may not fit the user's functions; the next one may
+            problem = error
+            continue
         if best is None or not tried.scored.accuracy <= best.scored.accuracy:
             best = tried
         if best.scored.accuracy - control(plan, 0).accuracy > enough:
             break
-    assert best is not None, "a cause without remedies is not tried"
+    if best is None:
+        raise problem or ValueError("remedies must be one or more, got none.")
     return best
+
+
+def _attempt(plan: Plan, remedy: Remedy) -> Attempt:
+    """One remedy, run from the first seed."""
+    problem = remedy(plan.bench.problem)
+    return Attempt(remedy, problem, run_twin(plan, problem, 0))

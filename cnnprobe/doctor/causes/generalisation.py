@@ -12,9 +12,9 @@ def _too_few(seen: Observation) -> Evidence | None:
     """Training images fitted, held-out images not, and a measured slope that says that more images would help."""
     gap, slope = fact(seen, "generalisation gap"), fact(seen, "gain from doubling the images")
     start = highest("generalisation gap", factor=1.2)
-    strength = graded(gap, start, start + 0.2)
-    if not strength or not fact(seen, "training accuracy") > FITTED or not slope > 0:
+    if not (gap > start and fact(seen, "training accuracy") > FITTED and slope > 0):
         return None
+    strength = 0.4 + 0.3 * graded(gap, start, start + 0.2) + 0.3 * graded(slope, 0.0, 0.05)
     per_class = (seen.bench.num_train or len(seen.bench.train.images)) / seen.bench.num_classes
     sentence = (
         f"With {per_class:.0f} images a class the network reaches {fact(seen, 'training accuracy'):.0%} on them and"

@@ -10,7 +10,7 @@ from cnnprobe.doctor.remedies import (
     log_of,
     logit_of,
     map_outputs,
-    pool_outputs,
+    pool_to_cross_entropy,
     remove_output_activation,
     use_cross_entropy,
 )
@@ -205,6 +205,11 @@ def _unflattened(seen: Observation) -> Evidence | None:
     return Evidence(sentence, readings(seen, "output rank"), 1.0)
 
 
+def _flattened(seen: Observation) -> tuple[Remedy, ...]:
+    """A dense layer on the whole map, or the average of the scores over its places."""
+    return (add_head(seen.bench.num_classes), pool_to_cross_entropy)
+
+
 def _advise_flatten(seen: Observation) -> Advice:
     """Flatten or pool."""
     return Advice(
@@ -219,7 +224,7 @@ CAUSES = (
         "the last map is not flattened",
         "loss",
         _unflattened,
-        lambda _: (pool_outputs,),
+        _flattened,
         _advise_flatten,
         "A dense layer acts on the last axis alone. On a map it gives a score for each place, and the loss is"
         " broadcast over them or fails.",

@@ -13,7 +13,7 @@ from cnnprobe.doctor.run import outputs_of
 from cnnprobe.probes.modes import cross_example_jacobian
 from cnnprobe.probes.predictions import input_sensitivity
 from cnnprobe.trees import per_layer
-from cnnprobe.types import Params, State
+from cnnprobe.types import AnyArray, Params, State
 
 NUM_PROBED = 256  # images
 NUM_CROSSED = 8  # images whose Jacobian is looked at
@@ -106,7 +106,7 @@ def look_across_examples(bench: Bench, weights: tuple[Params, State]) -> dict[st
         return {}
     params, state = weights
 
-    def scores(x: jax.Array) -> jax.Array:
+    def scores(x: AnyArray) -> Any:
         """The model in evaluation mode."""
         return bench.problem.model.apply(params, state, x, key=jax.random.key(0), train=False)[0]
 
