@@ -81,7 +81,7 @@ def _shifted_labels(f: LossFingerprint, num_classes: int) -> bool:
 
 def _summed(f: LossFingerprint, _: int) -> bool:
     """Twice the batch costs twice as much."""
-    return _near(f.duplication, 2) and f.cross_example < 1e-3
+    return _near(f.duplication, 2.0) and f.cross_example < 1e-3
 
 
 def _wrong_axis(f: LossFingerprint, _: int) -> bool:

@@ -1,5 +1,9 @@
 import jax
 import pytest
+from hypothesis import settings
+
+settings.register_profile("probes", deadline=None, max_examples=30)  # the first call compiles
+settings.load_profile("probes")
 
 
 @pytest.fixture(params=["eager", "jitted"])
