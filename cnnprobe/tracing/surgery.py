@@ -132,7 +132,7 @@ def _edited(fn: Callable, find_edits: Callable[[Program], Edits]) -> Callable:
 def _replace_by(source: Operand, fn: Callable[[Array], Array] = lambda x: x) -> Edit:
     """Replaces a value by `fn` of another one, in its own precision."""
 
-    def apply(value: Array, read: Reader, slot: None) -> tuple[Array, None]:  # noqa: ARG001
+    def apply(value: Array, read: Reader, _slot: None) -> tuple[Array, None]:
         return fn(read(source)).astype(value.dtype), None
 
     return Edit(apply)
@@ -141,7 +141,7 @@ def _replace_by(source: Operand, fn: Callable[[Array], Array] = lambda x: x) -> 
 def _read_input(layer: Layer) -> tuple[int, Edit]:
     """Reads what a layer's operation is applied to."""
     source = layer.op.inputs[1 - layer.kernel]
-    return layer.op.outputs[0], Edit(lambda value, read, slot: (value, read(source)))  # noqa: ARG005
+    return layer.op.outputs[0], Edit(lambda value, read, _slot: (value, read(source)))
 
 
 def _parts(program: Program) -> list[Program]:
@@ -202,7 +202,7 @@ OPERATIONS: dict[str, Callable[[Any, Any], Array]] = {
 def _set_operand(op: Op, index: int, number: float) -> Edit:
     """Computes `op` again with a number in place of one operand."""
 
-    def apply(value: Array, read: Reader, slot: None) -> tuple[Array, None]:  # noqa: ARG001
+    def apply(value: Array, read: Reader, _slot: None) -> tuple[Array, None]:
         operands = [read(ref) for ref in op.inputs]
         operands[index] = jnp.asarray(number, jnp.result_type(operands[index]))
         return OPERATIONS[op.name](*operands).astype(value.dtype), None

@@ -157,7 +157,7 @@ def _slots(layers: Sequence[Layer]) -> dict[int, Array]:
     }
 
 
-def _read_value(axes: Axes, x: Array, read: Reader, slot: Array | None) -> tuple[Array, Array]:  # noqa: ARG001
+def _read_value(axes: Axes, x: Array, _read: Reader, slot: Array | None) -> tuple[Array, Array]:
     """Reads one value on its way."""
     return x if slot is None else sink(axes, x, slot), forward_row(jax.lax.stop_gradient(x), axes)
 
@@ -187,12 +187,12 @@ def _empty_row(num_features: int, shape: tuple[int, ...]) -> Float[Array, "..."]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def sink(axes: Axes, x: Array, slot: Float[Array, " features"]) -> Array:  # noqa: ARG001
+def sink(_axes: Axes, x: Array, _slot: Float[Array, " features"]) -> Array:
     """Returns `x`; its derivative by `slot` is the sum of squares of the gradient by `x`, per unit."""
     return x
 
 
-def _sink_forward(axes: Axes, x: Array, slot: Array) -> tuple[Array, None]:  # noqa: ARG001
+def _sink_forward(_axes: Axes, x: Array, _slot: Array) -> tuple[Array, None]:
     return x, None
 
 
