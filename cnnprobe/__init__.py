@@ -1,1 +1,72 @@
-"""cnnprobe: why is my CNN not learning, and what will fix it?"""
+"""cnnprobe: why is my CNN not learning, and what will fix it?
+
+Taps and probes read layers, gradients, updates and predictions of any JAX program, unedited. The doctor takes a
+training problem as a value and returns ranked causes, each with its evidence, a remedy that is a function, and the
+measured gain of that remedy. This page is the table of contents.
+"""
+
+# Data to try things on, and readers for one's own.
+from cnnprobe.data import augment
+from cnnprobe.data.bundled import fashion_mnist, textures
+from cnnprobe.data.cells import blood_cells
+from cnnprobe.data.files import idx_dataset, npz_dataset
+from cnnprobe.data.folders import image_folder
+from cnnprobe.data.named import load
+
+# The doctor.
+from cnnprobe.doctor.diagnose import diagnose
+
+# Models of other libraries, and small ones of our own.
+from cnnprobe.models.linen import from_linen
+from cnnprobe.models.networks import baseline_cnn, residual_cnn, small_cnn
+from cnnprobe.models.nnx import from_nnx
+
+# Probes: arrays in, a small record out.
+from cnnprobe.probes.activations import activation_stats, duplicate_units, effective_rank
+from cnnprobe.probes.collapse import batch_collapse, collapse_split
+from cnnprobe.probes.curvature import hessian_trace, hessian_vector_product, top_eigenvalue
+from cnnprobe.probes.fingerprint import loss_fingerprint
+from cnnprobe.probes.gradients import gradient_cosine, gradient_noise_scale, gradient_stats
+from cnnprobe.probes.inputs import image_stats, knn_consistency, random_features, ridge_accuracy, split_overlap
+from cnnprobe.probes.labels import batch_label_entropy, class_ids, label_stats
+from cnnprobe.probes.losses import name_loss
+from cnnprobe.probes.modes import cross_example_jacobian, mask_variance_ratio, mode_gap, statistics_drift
+from cnnprobe.probes.predictions import balanced_accuracy, input_sensitivity, prediction_stats
+from cnnprobe.probes.updates import log10_update_ratio, moved_share, sign_update_share, update_cosine, update_ratio
+
+# Reports.
+from cnnprobe.reporting.console import print_diagnosis
+from cnnprobe.reporting.report import write_report
+from cnnprobe.reporting.table import table
+
+# Taps: readings of every layer of an unedited function; its structure, and surgery on it.
+from cnnprobe.tracing.graph import model_graph
+from cnnprobe.tracing.readings import layer_stats, merge_readings
+from cnnprobe.tracing.surgery import (
+    drop_output_activation,
+    keep_gradients,
+    last_layer_inputs,
+    replace_activation,
+    set_dropout_rate,
+)
+from cnnprobe.tracing.taps import tap, value_and_grad
+
+# Training.
+from cnnprobe.training.evaluate import evaluate
+from cnnprobe.training.fit import fit
+from cnnprobe.trees import per_layer
+
+# A problem, its parts, and what the doctor says of it.
+from cnnprobe.types import (
+    Batch,
+    Dataset,
+    Diagnosis,
+    Evidence,
+    Finding,
+    History,
+    Model,
+    Problem,
+    Reading,
+    Source,
+    Trial,
+)

@@ -31,6 +31,7 @@ def readings_of(dataset: str, variant: str, *, seed: int, seconds: float) -> dic
     """Every fact of one healthy problem."""
     import time
 
+    from cnnprobe.doctor.bench import make_bench
     from cnnprobe.doctor.observe import observe
     from experiments.healthy import HEALTHY
     from experiments.problems import build_problem
@@ -38,7 +39,7 @@ def readings_of(dataset: str, variant: str, *, seed: int, seconds: float) -> dic
     problem, _ = build_problem(
         dataset=dataset, num_images=NUM_IMAGES[dataset], num_epochs=NUM_EPOCHS[dataset], seed=seed
     )
-    seen = observe(HEALTHY[variant](problem), seconds=seconds, deadline=time.monotonic() + 60 * seconds)
+    seen = observe(make_bench(HEALTHY[variant](problem)), seconds=seconds, deadline=time.monotonic() + 60 * seconds)
     if seen.failures:
         raise RuntimeError(f"{dataset}, {variant}: {dict(seen.failures)}")
     return dict(seen.facts)

@@ -4,11 +4,12 @@ import math
 import time
 
 from cnnprobe.doctor.causes.record import fact
-from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.observation import Observation, error_text
 from cnnprobe.doctor.rank import ENOUGH
 from cnnprobe.doctor.trial import Plan, control, scored_run
 from cnnprobe.types import Diagnosis, Evidence, Finding
 
+STOPPERS = ("the model's init", "the model's forward pass", "the user's loss", "the training step")
 FEW_UPDATES = 50  # below which even a healthy network still predicts one class
 LEARNT = 0.97  # of the loss of a blind guess: what has not fallen below it has learnt nothing
 ABOVE_CHANCE = 0.1  # points of balanced accuracy
@@ -68,9 +69,8 @@ def _with_fault(first: Finding) -> str:
     )
 
 
-def _does_not_run(seen: Observation) -> Finding:
+def _does_not_run(where: str, why: str) -> Finding:
     """Where a program stops, and what it says there."""
-    where, why = list(seen.failures.items())[-1] if seen.failures else ("the training", "no step was made")
     return Finding(
         cause="cannot-tell",
         title=f"{where} stops with an error",
@@ -86,13 +86,20 @@ def _does_not_run(seen: Observation) -> Finding:
     )
 
 
+def unreadable(error: Exception, started: float) -> Diagnosis:
+    """The diagnosis of a problem whose data cannot be read as the user reads them."""
+    finding = _does_not_run("reading a batch", error_text(error))
+    return Diagnosis("faulty", _with_fault(finding), (finding,), None, (), (), {}, (), time.monotonic() - started)
+
+
 def conclude(
     plan: Plan, seen: Observation, findings: tuple[Finding, ...], untried: tuple[str, ...], started: float
 ) -> Diagnosis:
     """The diagnosis whole."""
     causes = [finding for finding in findings if finding.severity == "cause"]
     if seen.run is None and not causes:
-        causes = [_does_not_run(seen)]
+        stopped = [(what, why) for what, why in seen.failures.items() if what in STOPPERS]
+        causes = [_does_not_run(*(stopped or [("the training", "no step was made")])[-1])]
         findings = (*causes, *findings)
     verdict, summary = ("faulty", _with_fault(causes[0])) if causes else _without_fault(plan, seen)
     missed = tuple(f"{what}: {why}" for what, why in seen.failures.items())

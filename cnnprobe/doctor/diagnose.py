@@ -3,7 +3,8 @@
 import time
 
 from cnnprobe.checks import check_at_least
-from cnnprobe.doctor.conclude import conclude
+from cnnprobe.doctor.bench import make_bench
+from cnnprobe.doctor.conclude import conclude, unreadable
 from cnnprobe.doctor.learning_curve import with_learning_curve
 from cnnprobe.doctor.observe import observe
 from cnnprobe.doctor.rank import suspect, weigh
@@ -36,7 +37,11 @@ def diagnose(problem: Problem, *, budget_seconds: float = 60.0) -> Diagnosis:
     check_at_least("budget_seconds", budget_seconds, SHORTEST)
     started = time.monotonic()
     deadline, run_seconds = started + budget_seconds, RUN_SHARE * budget_seconds
-    seen = observe(problem, seconds=run_seconds, deadline=deadline)
+    try:
+        bench = make_bench(problem)
+    except Exception as error:  # the user's loader or preprocessing may raise anything
+        return unreadable(error, started)
+    seen = observe(bench, seconds=run_seconds, deadline=deadline)
     plan = make_plan(seen, run_seconds=run_seconds, deadline=deadline)
     seen = with_learning_curve(plan, seen)
     findings, untried = weigh(plan, seen, suspect(seen))

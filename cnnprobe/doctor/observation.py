@@ -1,12 +1,17 @@
 """What was seen of a problem: numbers and names, keyed by words that a report can print."""
 
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from cnnprobe.doctor.bench import Bench
 from cnnprobe.doctor.looks.loss import LossLook
 from cnnprobe.doctor.run import Run
 from cnnprobe.types import LayerRow
+
+LONGEST = 300  # characters of an error that are kept
+PACKAGE = Path(__file__).parents[1]
 
 
 class Observation(NamedTuple):
@@ -19,3 +24,16 @@ class Observation(NamedTuple):
     run: Run | None
     layers: tuple[LayerRow, ...]
     failures: Mapping[str, str]  # measurement -> what its error said
+
+
+def error_text(error: Exception) -> str:
+    """Kind and first line of an error, and the user's own line that raised it."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:LONGEST]}{where}"
+
+
+def _is_users(filename: str) -> bool:
+    """Whether a file is neither cnnprobe's nor an installed library's."""
+    return "site-packages" not in filename and PACKAGE not in Path(filename).parents and not filename.startswith("<")

@@ -5,11 +5,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from cnnprobe.doctor.bench import Bench, make_bench
+from cnnprobe.doctor.bench import Bench
 from cnnprobe.doctor.looks.data import look_at_images, look_at_labels, look_at_order, look_at_pairing
 from cnnprobe.doctor.looks.forward import (
     Outputs,
-    initial_loss_ratio,
+    first_loss,
     look_across_examples,
     look_at_outputs,
     look_at_symmetry,
@@ -21,9 +21,9 @@ from cnnprobe.doctor.looks.loss import LossLook, look_at_loss
 from cnnprobe.doctor.looks.modes import look_at_modes, statistics_momentum
 from cnnprobe.doctor.looks.run import look_at_loss_curve, look_at_predictions, look_at_updates, name_frozen
 from cnnprobe.doctor.looks.structure import look_at_structure
-from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.observation import Observation, error_text
 from cnnprobe.doctor.run import Run, planned_steps, score, start, steps_of_training, train_run
-from cnnprobe.types import Problem
+from cnnprobe.training.step import check_loss
 
 BOUNDED = ("relu", "sigmoid", "tanh")  # activations of the output that the trace names more surely than its range
 
@@ -39,24 +39,24 @@ def _attempter(failures: dict[str, str]) -> Attempt:
         try:
             return measure()
         except Exception as error:  # the user's model, loss and loader are what is being examined
-            failures[what] = f"{type(error).__name__}: {error}".split("\n")[0][:300]
+            failures[what] = error_text(error)
             return otherwise
 
     return attempt
 
 
-def observe(problem: Problem, *, seconds: float, deadline: float) -> Observation:
+def observe(bench: Bench, *, seconds: float, deadline: float) -> Observation:
     """Measures a problem: data, loss, network at its start, a short run, network at the end.
 
     Args:
-      problem: as the user runs it.
+      bench: the problem, as the user runs it, with samples of its data.
       seconds: that the probed run may train.
       deadline: `time.monotonic()` at which the run must stop.
 
     Raises:
-      ValueError: the loss returns no scalar, or the data cannot be read.
+      ValueError: the loss returns no real scalar.
     """
-    bench = make_bench(problem)
+    problem = bench.problem
     failures: dict[str, str] = {}
     attempt = _attempter(failures)
     facts, names = _static(bench, attempt)
@@ -116,9 +116,10 @@ def _before(
         facts |= {f"loss {name.replace('_', ' ')}": value for name, value in numbers_of(fed).items()}
         blind = float(fed.uniform)
     facts["initial input sensitivity"] = sensitivity(outputs.scores)
-    if blind > 0:
-        ratio = attempt("the first loss", lambda: initial_loss_ratio(bench, outputs, blind), float("nan"))
-        facts["initial loss ratio"] = ratio
+    value = attempt("the user's loss", lambda: first_loss(bench, outputs), None)
+    if value is not None:
+        facts["initial loss"] = float(check_loss(value))
+        facts["initial loss ratio"] = facts["initial loss"] / blind if blind > 0 else float("nan")
     facts |= attempt("the look across examples", lambda: look_across_examples(bench, weights), {})
     return outputs, blind, loss
 

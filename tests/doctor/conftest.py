@@ -3,10 +3,10 @@ import pytest
 
 from cnnprobe.doctor.bands import _bands
 from cnnprobe.doctor.bench import Bench, Sample
-from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.looks.loss import LossLook
+from cnnprobe.doctor.observation import Observation
 from cnnprobe.models.networks import small_cnn
-from cnnprobe.probes.losses import loss_fingerprint
+from cnnprobe.probes.fingerprint import loss_fingerprint
 from cnnprobe.types import Dataset, Problem
 from experiments.problems import cross_entropy
 

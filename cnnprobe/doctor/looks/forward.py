@@ -61,10 +61,11 @@ def sensitivity(scores: Float[np.ndarray, "batch units"]) -> float:
     return float(input_sensitivity(both))
 
 
-def initial_loss_ratio(bench: Bench, outputs: Outputs, blind: float) -> float:
-    """Loss before any update over the loss of a blind guess."""
-    labels = jnp.asarray(bench.train.labels[: len(outputs.scores)])
-    return float(bench.problem.loss(jax.tree.map(jnp.asarray, outputs.raw), labels)) / blind
+def first_loss(bench: Bench, outputs: Outputs) -> Any:
+    """What the user's loss returns for the first outputs, in a batch of the user's size."""
+    size = min(bench.problem.batch_size, len(outputs.scores))
+    rows = jax.tree.map(lambda x: jnp.asarray(x)[:size] if np.ndim(x) else x, outputs.raw)
+    return bench.problem.loss(rows, jnp.asarray(bench.train.labels[:size]))
 
 
 def look_at_symmetry(first: Params, last: Params) -> tuple[dict[str, float], str]:

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cnnprobe.doctor.bench import Bench
-from cnnprobe.probes.losses import LossFingerprint, loss_fingerprint, name_loss
+from cnnprobe.probes.fingerprint import LossFingerprint, loss_fingerprint
+from cnnprobe.probes.losses import name_loss
 from cnnprobe.types import Labels
 
 HEALTHY_LOSSES = ("cross-entropy", "smoothed cross-entropy", "focal", "one-vs-rest", "hinge")
