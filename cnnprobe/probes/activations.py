@@ -3,7 +3,7 @@
 A unit is a channel, the last axis: a convolution's is taken over images and positions, a dense layer's over images.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from cnnprobe.probes.moments import (
 )
 from cnnprobe.types import AnyArray
 
-Bound = float | tuple[float, float]  # 0.99 for tanh, (0.01, 0.99) for a sigmoid
+Bound: TypeAlias = float | tuple[float, float]  # 0.99 for tanh, (0.01, 0.99) for a sigmoid
 
 
 class ActivationStats(NamedTuple):

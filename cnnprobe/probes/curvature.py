@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from cnnprobe.checks import check_callable, check_integer
 from cnnprobe.probes.vectors import check_same_shapes, tree_dot, tree_norm
@@ -60,7 +60,7 @@ def top_eigenvalue(loss_fn: LossOfParams, params: Params, key: Key, *, num_steps
     params = _checked(loss_fn, params)
     check_integer("num_steps", num_steps, 1)
 
-    def step(_: int, vector: Params) -> Params:
+    def step(_: Int[Array, ""], vector: Params) -> Params:
         return _unit(hessian_vector_product(loss_fn, params, vector))
 
     start = _unit(optax.tree.random_like(key, params))

@@ -1,6 +1,6 @@
 """Gradients: their size, whether two of them agree, and how much of them is noise."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,8 @@ from jaxtyping import Array, Float
 from cnnprobe.checks import check_integer
 from cnnprobe.probes.vectors import Vector, check_same_shapes, tree_cosine, tree_norm
 from cnnprobe.types import AnyArray
+
+Norms: TypeAlias = float | Float[AnyArray, "..."]  # squared, of one measurement or of many
 
 
 class GradientStats(NamedTuple):
@@ -68,8 +70,8 @@ def gradient_cosine(grads: Vector, other_grads: Vector) -> Float[Array, ""]:
 
 
 def gradient_noise_scale(
-    small_norm_sq: Float[AnyArray, "*measurements"],
-    big_norm_sq: Float[AnyArray, "*measurements"],
+    small_norm_sq: Norms,
+    big_norm_sq: Norms,
     small_batch: int,
     big_batch: int,
 ) -> GradientNoise:
@@ -92,9 +94,7 @@ def gradient_noise_scale(
     return finish_noise(noise_sums(small_norm_sq, big_norm_sq), small_batch, big_batch)
 
 
-def noise_sums(
-    small_norm_sq: Float[AnyArray, "*measurements"], big_norm_sq: Float[AnyArray, "*measurements"]
-) -> NoiseSums:
+def noise_sums(small_norm_sq: Norms, big_norm_sq: Norms) -> NoiseSums:
     """The mergeable form of `gradient_noise_scale`: of one measurement, or of many."""
     check_same_shapes("small_norm_sq", small_norm_sq, "big_norm_sq", big_norm_sq)
     small, big = (jnp.asarray(each).astype(jnp.float32) for each in (small_norm_sq, big_norm_sq))

@@ -7,11 +7,12 @@ Pure functions of what the optimizer returned, whichever it is. Each takes an ar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 from cnnprobe.checks import check_at_least
 from cnnprobe.probes.vectors import Vector, check_same_shapes, tree_cosine, tree_norm
 from cnnprobe.trees import tree_size
+from cnnprobe.types import AnyArray
 
 
 def update_ratio(update: Vector, param: Vector) -> Float[Array, ""]:
@@ -76,12 +77,12 @@ def sign_update_share(update: Vector, learning_rate: float | Float[Array, ""]) -
     return _share(jax.tree.map(lambda leaf: jnp.abs(_relative(leaf, learning_rate) - 1) < 0.01, update))
 
 
-def _relative(leaf: Float[Array, "..."], learning_rate: float | Float[Array, ""]) -> Float[Array, "..."]:
+def _relative(leaf: Float[AnyArray, "..."], learning_rate: float | Float[Array, ""]) -> Float[Array, "..."]:
     """Size of each entry in units of the learning rate."""
     return jnp.abs(jnp.asarray(leaf).astype(jnp.float32)) / learning_rate
 
 
-def _share(marks: Vector) -> Float[Array, ""]:
+def _share(marks: PyTree[Bool[Array, "..."]]) -> Float[Array, ""]:
     """Share of entries that are marked, over a tree; 0 of none."""
     counts = (jnp.sum(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(marks))
     return sum(counts, start=jnp.float32(0)) / max(tree_size(marks), 1)

@@ -13,7 +13,7 @@ from cnnprobe.types import AnyArray
 Vector: TypeAlias = PyTree[Float[AnyArray, "..."]]  # an array, or a tree of them
 
 
-def check_same_shapes(name: str, tree: Vector, other_name: str, other: Vector) -> None:
+def check_same_shapes(name: str, tree: PyTree, other_name: str, other: PyTree) -> None:
     """Raises `ValueError` unless both trees have the same structure, and leaves of the same shapes."""
     mine, theirs = (str(jax.tree.structure(each)) for each in (tree, other))
     if mine != theirs:
