@@ -6,6 +6,7 @@ from typing import TypeVar
 import numpy as np
 
 from cnnprobe.doctor.bench import Bench
+from cnnprobe.doctor.looks.collapse import look_at_collapse
 from cnnprobe.doctor.looks.data import look_at_images, look_at_labels, look_at_order, look_at_pairing
 from cnnprobe.doctor.looks.forward import (
     Outputs,
@@ -19,7 +20,7 @@ from cnnprobe.doctor.looks.forward import (
 from cnnprobe.doctor.looks.layers import look_at_layers
 from cnnprobe.doctor.looks.loss import LossLook, look_at_loss
 from cnnprobe.doctor.looks.modes import look_at_modes, statistics_momentum
-from cnnprobe.doctor.looks.run import look_at_loss_curve, look_at_predictions, look_at_updates, name_frozen
+from cnnprobe.doctor.looks.run import look_at_loss_curve, look_at_updates, name_frozen
 from cnnprobe.doctor.looks.structure import look_at_structure
 from cnnprobe.doctor.observation import Observation, error_text
 from cnnprobe.doctor.run import Run, planned_steps, score, start, steps_of_training, train_run
@@ -140,7 +141,9 @@ def _after(
     """The run and the network after it; adds to `facts` and `names`, and returns the rows of the layers."""
     facts |= look_at_loss_curve(run, blind)
     facts |= look_at_updates(run)
-    facts |= attempt("the look at the predictions", lambda: look_at_predictions(run), {})
+    collapse, mechanism = attempt("the look at the predictions", lambda: look_at_collapse(bench, run), ({}, {}))
+    facts |= collapse
+    names |= mechanism
     names["frozen"] = name_frozen(run)
     symmetry, names["symmetric layer"] = attempt(
         "the look at the units", lambda: look_at_symmetry(run.first[0], run.last[0]), ({}, "")

@@ -26,6 +26,7 @@ SICK_FACTS = {
     "parameters-not-updated": {"frozen parameter share": 1.0, "cut gradient share": 0.0},
     "non-finite-loss": {"non finite loss share": 0.5, "first non finite step": 3.0},
     "dropout-too-strong": {"strongest dropout rate": 0.95, "mask variance ratio": 3.4},
+    "dropout-mask-shared": {"mask sharing": 0.9, "strongest dropout rate": 0.5},
     "batch-statistics-mismatch": {"batch minus running statistics accuracy": 0.18},
     "too-little-data": {
         "generalisation gap": 0.6,

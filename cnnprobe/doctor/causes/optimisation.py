@@ -100,6 +100,7 @@ def _overshooting(seen: Observation) -> Evidence | None:
         "all gradient entries are exactly zero."
     )
     names = (
+        "collapse index",
         "largest loss ratio",
         "last zero gradient share",
         "dead unit share",

@@ -33,6 +33,29 @@ def _advise_dropout(seen: Observation) -> Advice:
     )
 
 
+def _shared(seen: Observation) -> Evidence | None:
+    """One mask for the whole batch."""
+    sharing = fact(seen, "mask sharing")
+    start = 2 * highest("mask sharing")
+    strength = graded(sharing, start, 0.5) if fact(seen, "strongest dropout rate") > 0 else 0.0
+    if not strength:
+        return None
+    sentence = (
+        f"{sharing:.0%} of what dropout changes is the same for every image of a batch, where masks of each image's own have "
+        "next to nothing in common: one mask is used for all."
+    )
+    names = ("mask sharing", "strongest dropout rate", "collapse index", "collapse index, frozen random")
+    return Evidence(sentence, readings(seen, *names), strength)
+
+
+def _advise_unshared(_: Observation) -> Advice:
+    """A mask for each image."""
+    return Advice(
+        "Draw a mask of the shape of the whole batch, and a new key for every step.",
+        "mask = jax.random.bernoulli(key, keep, x.shape)  # not x.shape[1:]",
+    )
+
+
 def _stale(seen: Observation) -> Evidence | None:
     """Better on the same training images with the batch's statistics than with the stored ones."""
     gap = fact(seen, "batch minus running statistics accuracy")
@@ -84,6 +107,17 @@ CAUSES = (
         "A unit kept with probability p is divided by p, so its noise has (1 - p) / p times its power: 0.25 at a rate"
         " of 0.2, 19 at 0.95.",
         ("Srivastava et al., Dropout, JMLR 2014, section 10",),
+    ),
+    Cause(
+        "dropout-mask-shared",
+        "all images of a batch share one dropout mask",
+        "regularisation",
+        _shared,
+        lambda _: (thin_dropout(0.0),),
+        _advise_unshared,
+        "With one mask for the batch each step trains one thinned network on all images at once, so the noise does not average "
+        "out within the batch: whole batches get one class.",
+        ("Srivastava et al., Dropout, JMLR 2014, section 4",),
     ),
     Cause(
         "batch-statistics-mismatch",

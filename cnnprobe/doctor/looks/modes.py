@@ -6,7 +6,7 @@ import numpy as np
 
 from cnnprobe.doctor.bench import Bench, decide, scores_of
 from cnnprobe.doctor.run import Run, outputs_of
-from cnnprobe.probes.modes import mask_variance_ratio, mode_gap
+from cnnprobe.probes.modes import mask_sharing, mask_variance_ratio, mode_gap
 from cnnprobe.probes.predictions import balanced_accuracy
 from cnnprobe.tracing.surgery import set_dropout_rate
 from cnnprobe.types import Images, Key, Model, Outputs, Params, Problem, State
@@ -48,6 +48,7 @@ def look_at_modes(bench: Bench, run: Run, *, has_dropout: bool) -> dict[str, flo
     if has_dropout:
         masks = jnp.stack([outputs(bench.problem, train_mode=True, draw=draw) for draw in range(NUM_MASKS)])
         facts["mask variance ratio"] = float(mask_variance_ratio(masks))
+        facts["mask sharing"] = float(mask_sharing(masks))
     if ids is not None:
         accuracy = [
             float(balanced_accuracy(decide(scores), ids[: len(images)], bench.num_classes))

@@ -5,11 +5,9 @@ import numpy as np
 from jaxtyping import Float
 
 from cnnprobe.doctor.run import ROWS, Run
-from cnnprobe.probes.collapse import batch_collapse
 
 SMOOTHING = 5  # steps in a moving average: a single small batch may have a large loss by chance
 TAIL = 0.1  # share of the steps that count as the end
-SETTLED = 0.3  # share of the steps after which predictions are held to be the run's own
 FLOOR = 1e-30  # of squares, under the logarithm
 
 
@@ -97,18 +95,3 @@ def name_frozen(run: Run) -> str:
     frozen = np.all(_row(run, "update") == 0, axis=0)
     names = [name for name, still in zip(run.leaf_names, frozen, strict=True) if still]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def look_at_predictions(run: Run) -> dict[str, float]:
-    """Whether whole batches get one class, and whether it follows the labels of the batch before."""
-    start = int(SETTLED * len(run.curve.loss))
-    predictions, labels = run.curve.prediction_counts[start:], run.curve.label_counts[start:]
-    if len(predictions) < 5:
-        return {}
-    stats = batch_collapse(predictions, labels)
-    return {
-        "collapse index": float(stats.index),
-        "collapse z": float(stats.z),
-        "top prediction share": float(stats.top_share),
-        "lag agreement over chance": float(stats.lag_agreement) / max(float(stats.lag_chance), 1e-9),
-    }
