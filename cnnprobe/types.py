@@ -58,10 +58,13 @@ class Source(Protocol):
 
 
 class Problem(NamedTuple):
-    """A training problem as its owner runs it; nothing is corrected on the way in."""
+    """A training problem as its owner runs it; nothing is corrected on the way in.
+
+    Arguments of the user's functions are left open: they may be written for numpy or for jax arrays.
+    """
 
     model: Model
-    loss: Callable[[Outputs, Labels], Float[Array, ""]]  # exactly as the user trains it
+    loss: Callable[[Any, Any], Float[Array, ""]]  # (outputs, labels) -> scalar, exactly as the user trains it
     optimizer: optax.GradientTransformation
     train: Dataset | Source
     valid: Dataset | Source | None = None
@@ -69,11 +72,11 @@ class Problem(NamedTuple):
     batch_size: int = 64
     num_epochs: int = 5
     shuffle: bool = True  # a fresh order every epoch
-    augment: Callable[[Key, Images], Images] | None = None  # training batches only, after `preprocess`
-    preprocess: Callable[[Images], Images] | None = None  # what the user does to images before the model
-    preprocess_valid: Callable[[Images], Images] | None = None  # None: `preprocess` serves validation too
+    augment: Callable[[Key, Any], Images] | None = None  # (key, images): training batches only, after `preprocess`
+    preprocess: Callable[[Any], Images] | None = None  # what the user does to images before the model
+    preprocess_valid: Callable[[Any], Images] | None = None  # None: `preprocess` serves validation too
     batches: Callable[[int], Iterable[tuple[Images, Labels]]] | None = None  # (epoch) -> the user's own loader
-    predict: Callable[[Outputs], Int[Array, " batch"]] | None = None  # the user's own metric; None: `argmax`
+    predict: Callable[[Any], Int[AnyArray, " batch"]] | None = None  # the user's own metric; None: `argmax`
     seed: int = 0
 
 

@@ -41,8 +41,8 @@ def _shared(seen: Observation) -> Evidence | None:
     if not strength:
         return None
     sentence = (
-        f"{sharing:.0%} of what dropout changes is the same for every image of a batch, where masks of each image's own have "
-        "next to nothing in common: one mask is used for all."
+        f"{sharing:.0%} of what dropout changes is the same for every image of a batch, where masks of each image's own "
+        "have next to nothing in common: one mask is used for all."
     )
     names = ("mask sharing", "strongest dropout rate", "collapse index", "collapse index, frozen random")
     return Evidence(sentence, readings(seen, *names), strength)
@@ -115,8 +115,8 @@ CAUSES = (
         _shared,
         lambda _: (thin_dropout(0.0),),
         _advise_unshared,
-        "With one mask for the batch each step trains one thinned network on all images at once, so the noise does not average "
-        "out within the batch: whole batches get one class.",
+        "With one mask for the batch each step trains one thinned network on all images at once, so the noise does not "
+        "average out within the batch: whole batches get one class.",
         ("Srivastava et al., Dropout, JMLR 2014, section 4",),
     ),
     Cause(

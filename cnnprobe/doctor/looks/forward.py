@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from cnnprobe.doctor.bench import Bench, scores_of
 from cnnprobe.doctor.looks.loss import name_outputs
@@ -13,7 +13,7 @@ from cnnprobe.doctor.run import outputs_of
 from cnnprobe.probes.modes import cross_example_jacobian
 from cnnprobe.probes.predictions import input_sensitivity
 from cnnprobe.trees import per_layer
-from cnnprobe.types import AnyArray, Params, State
+from cnnprobe.types import Images, Params, State
 
 NUM_PROBED = 256  # images
 NUM_CROSSED = 8  # images whose Jacobian is looked at
@@ -101,14 +101,15 @@ def _likeness(kernel: np.ndarray) -> float:
 
 
 def look_across_examples(bench: Bench, weights: tuple[Params, State]) -> dict[str, float]:
-    """Share of the outputs' Jacobian that crosses from one image to another."""
+    """Share of the outputs' Jacobian that crosses from one image to another, in evaluation mode."""
     images = jnp.asarray(bench.train.images[:NUM_CROSSED])
     if not jnp.issubdtype(images.dtype, jnp.floating):
         return {}
-    params, state = weights
+    apply = bench.problem.model.apply
 
-    def scores(x: AnyArray) -> Any:
-        """The model in evaluation mode."""
-        return bench.problem.model.apply(params, state, x, key=jax.random.key(0), train=False)[0]
+    @jax.jit
+    def share(params: Params, state: State, images: Images) -> Float[Array, ""]:
+        """The reading, compiled whole."""
+        return cross_example_jacobian(lambda x: apply(params, state, x, key=jax.random.key(0), train=False)[0], images)
 
-    return {"cross example share": float(cross_example_jacobian(scores, images))}
+    return {"cross example share": float(share(*weights, images))}

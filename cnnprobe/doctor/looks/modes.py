@@ -9,9 +9,10 @@ from cnnprobe.doctor.run import Run, outputs_of
 from cnnprobe.probes.modes import mask_sharing, mask_variance_ratio, mode_gap
 from cnnprobe.probes.predictions import balanced_accuracy
 from cnnprobe.tracing.surgery import set_dropout_rate
-from cnnprobe.types import Images, Key, Model, Outputs, Params, Problem, State
+from cnnprobe.types import AnyArray, Images, Key, Model, Outputs, Params, Problem, State
 
 NUM_MASKS = 8
+NUM_MOVED = 32  # images whose batch moves the state
 MOVED = 1e-6  # smallest relative difference between two outputs that is not rounding
 
 
@@ -66,18 +67,21 @@ def statistics_momentum(bench: Bench, run: Run) -> float:
     that are the momentum apart. NaN without a floating-point state.
     """
     params, state = run.last
-    floats = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
-    if not floats:
+    if not any(map(_is_float, jax.tree.leaves(state))):
         return float("nan")
 
     @jax.jit
-    def moved(state: State) -> State:
+    def moved(params: Params, state: State, images: Images) -> State:
         """The state after one batch."""
-        key = jax.random.key(0)
-        return bench.problem.model.apply(params, state, bench.train.images[:32], key=key, train=True)[1]
+        return bench.problem.model.apply(params, state, images, key=jax.random.key(0), train=True)[1]
 
-    shifted = jax.tree.map(lambda x: x + 1 if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x, state)
-    low, high = jax.device_get((moved(state), moved(shifted)))
+    shifted = jax.tree.map(lambda x: x + 1 if _is_float(x) else x, state)
+    images = bench.train.images[:NUM_MOVED]
+    low, high = jax.device_get((moved(params, state, images), moved(params, shifted, images)))
     pairs = zip(jax.tree.leaves(low), jax.tree.leaves(high), strict=True)
-    kept = [np.mean(b - a) for a, b in pairs if np.issubdtype(np.asarray(a).dtype, np.floating)]
-    return float(np.median(kept))
+    return float(np.median([np.mean(b - a) for a, b in pairs if _is_float(a)]))
+
+
+def _is_float(x: AnyArray) -> bool:
+    """Whether an array holds real numbers."""
+    return bool(jnp.issubdtype(jnp.result_type(x), jnp.floating))
