@@ -1,34 +1,38 @@
 """Measures the healthy bands: runs the doctor's observations on healthy problems and keeps the range of every reading.
 
-  python -m experiments.calibrate --output=cnnprobe/doctor/bands.json
+python -m experiments.calibrate --output=cnnprobe/doctor/bands.json
 
-The evidence of each cause is held against these bands. Seeds and variants used here are kept out of the tests.
+The evidence of each cause is held against these bands. Each run's readings are appended to a file as they are made, so
+an interrupted calibration goes on where it stopped. Its seeds are kept out of the tests.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from absl import app, flags
+from absl import flags
+
+from experiments import cli
 
 _OUTPUT = flags.DEFINE_string("output", "cnnprobe/doctor/bands.json", "File to write.")
-_SECONDS = flags.DEFINE_float("seconds", 8.0, "Training time of each run.", lower_bound=0.1)
+_READINGS = flags.DEFINE_string("readings", "runs/calibration.jsonl", "File of the readings made so far.")
+_SECONDS = flags.DEFINE_float("seconds", 6.0, "Training time of each run.", lower_bound=0.1)
 _SEED = flags.DEFINE_integer("seed", 100, "Seed of the first problem.")
-_ONLY = flags.DEFINE_list("only", [], "Names of the variants to run; all if empty.")
 
 # Textures and cells run the variants whose readings depend on the images; Fashion-MNIST runs them all.
-IMAGE_VARIANTS = (
-    "adam",
-    "sgd",
-    "residual network",
-    "batch norm",
-    "dropout",
-    "small batches",
-    "standardised",
-    "few images",
-)
+IMAGE_VARIANTS = ("adam", "sgd", "batch norm", "dropout", "small batches", "standardised", "few images")
+CHOICES: dict[str, dict[str, Any]] = {
+    "fashion_mnist": {"num_images": 2000, "num_epochs": 10},
+    "textures": {"num_images": 600, "num_epochs": 20},
+    "blood_cells": {"num_images": 1200, "num_epochs": 15},
+}
 
 
 def readings_of(dataset: str, variant: str, *, seed: int, seconds: float) -> dict[str, float]:
-    """Every fact of one healthy problem."""
+    """Every fact of one healthy problem.
+
+    Raises:
+      RuntimeError: a measurement failed, which on a healthy problem is a fault of the doctor's.
+    """
     import time
 
     from cnnprobe.doctor.bench import make_bench
@@ -36,45 +40,48 @@ def readings_of(dataset: str, variant: str, *, seed: int, seconds: float) -> dic
     from experiments.healthy import HEALTHY
     from experiments.problems import build_problem
 
-    problem, _ = build_problem(
-        dataset=dataset, num_images=NUM_IMAGES[dataset], num_epochs=NUM_EPOCHS[dataset], seed=seed
-    )
-    seen = observe(make_bench(HEALTHY[variant](problem)), seconds=seconds, deadline=time.monotonic() + 60 * seconds)
+    problem, _ = build_problem(dataset=dataset, seed=seed, **CHOICES[dataset])
+    bench = make_bench(HEALTHY[variant](problem))
+    seen = observe(bench, seconds=seconds, deadline=time.monotonic() + 60 * seconds)
     if seen.failures:
         raise RuntimeError(f"{dataset}, {variant}: {dict(seen.failures)}")
     return dict(seen.facts)
 
 
-NUM_IMAGES = {"fashion_mnist": 2000, "textures": 900, "blood_cells": 1200}
-NUM_EPOCHS = {"fashion_mnist": 10, "textures": 20, "blood_cells": 15}
-
-
-def merge_bands(runs: Iterable[Mapping[str, float]]) -> dict[str, list[float]]:
-    """Lowest and highest finite value of each fact."""
-    import math
-
+def merge_bands(runs: Iterable[Mapping[str, float | None]]) -> dict[str, list[float]]:
+    """Lowest and highest value of each fact; what was not a finite number is stored as None and left out."""
     bands: dict[str, list[float]] = {}
     for facts in runs:
         for name, value in facts.items():
-            if math.isfinite(value):
+            if value is not None:
                 low, high = bands.get(name, [value, value])
                 bands[name] = [min(low, value), max(high, value)]
     return dict(sorted(bands.items()))
 
 
-def run(*, seed: int, seconds: float, only: Sequence[str] = ()) -> dict:
-    """Observes all healthy problems; returns the bands and every run's readings."""
-    from rich.progress import track
+def run(*, readings: str, seed: int, seconds: float) -> dict[str, dict[str, float]]:
+    """Observes all healthy problems that the file lacks; returns the readings of every one."""
+    import json
+    import math
+    from pathlib import Path
 
     from experiments.healthy import HEALTHY
 
     pairs = [("fashion_mnist", variant) for variant in HEALTHY]
     pairs += [(dataset, variant) for dataset in ("textures", "blood_cells") for variant in IMAGE_VARIANTS]
-    wanted = [pair for pair in pairs if not only or pair[1] in only]
-    runs = {}
-    for index, (dataset, variant) in enumerate(track(wanted, description="observing healthy problems")):
-        runs[f"{dataset}, {variant}"] = readings_of(dataset, variant, seed=seed + index, seconds=seconds)
-    return {"bands": merge_bands(runs.values()), "runs": runs}
+    path = Path(readings)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = path.read_text().splitlines() if path.exists() else []
+    runs = {line["run"]: line["facts"] for line in map(json.loads, lines)}
+    for index, (dataset, variant) in enumerate(pairs):
+        name = f"{dataset}, {variant}"
+        if name not in runs:
+            facts = readings_of(dataset, variant, seed=seed + index, seconds=seconds)
+            runs[name] = {key: value if math.isfinite(value) else None for key, value in facts.items()}
+            with path.open("a") as file:
+                file.write(json.dumps({"run": name, "facts": runs[name]}) + "\n")
+            print(f"{len(runs)} of {len(pairs)}: {name}", flush=True)
+    return runs
 
 
 def main(argv: Sequence[str]) -> None:
@@ -82,13 +89,12 @@ def main(argv: Sequence[str]) -> None:
     import json
     from pathlib import Path
 
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {argv[1:]}")
-    result = run(seed=_SEED.value, seconds=_SECONDS.value, only=_ONLY.value)
-    rounded = {name: [float(f"{value:.4g}") for value in band] for name, band in result["bands"].items()}
-    Path(_OUTPUT.value).write_text(json.dumps({"runs": list(result["runs"]), "bands": rounded}, indent=1) + "\n")
-    print(f"{len(result['runs'])} healthy runs, {len(rounded)} bands: {_OUTPUT.value}")
+    del argv
+    runs = run(readings=_READINGS.value, seed=_SEED.value, seconds=_SECONDS.value)
+    bands = {name: [float(f"{x:.4g}") for x in band] for name, band in merge_bands(runs.values()).items()}
+    Path(_OUTPUT.value).write_text(json.dumps({"runs": list(runs), "bands": bands}, indent=1) + "\n")
+    print(f"{len(runs)} healthy runs, {len(bands)} bands: {_OUTPUT.value}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli.launch(main)

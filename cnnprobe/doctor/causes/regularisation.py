@@ -41,7 +41,7 @@ def _shared(seen: Observation) -> Evidence | None:
     if not strength:
         return None
     sentence = (
-        f"{sharing:.0%} of what dropout changes is the same for every image of a batch, where masks of each image's own "
+        f"{sharing:.0%} of what dropout changes is the same for all images of a batch, where masks of each image's own "
         "have next to nothing in common: one mask is used for all."
     )
     names = ("mask sharing", "strongest dropout rate", "collapse index", "collapse index, frozen random")
