@@ -31,6 +31,7 @@ def launch(main: Callable[[Sequence[str]], int | None]) -> None:
     """
 
     def guarded(argv: Sequence[str]) -> int | None:
+        """`main` with its errors told apart."""
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # jax logs every kind of device that this machine lacks
         if len(argv) > 1:

@@ -95,6 +95,7 @@ def missing_softmax(problem: Problem) -> Problem:
     """A loss for probabilities on a model that returns logits."""
 
     def loss(outputs: Float[Array, "batch classes"], labels: Labels) -> Float[Array, ""]:
+        """The faulty loss."""
         probabilities = jnp.clip(outputs, 1e-7, 1.0)
         return -jnp.mean(jnp.log(jnp.take_along_axis(probabilities, labels[:, None], axis=1)))
 
@@ -136,6 +137,7 @@ def frozen_trunk(problem: Problem) -> Problem:
     num_classes = _num_classes(problem)
 
     def is_trunk(params: Params) -> Any:
+        """Which parameters the mask holds back."""
         return jax.tree.map(lambda leaf: leaf.shape[-1] != num_classes, params)
 
     return problem._replace(optimizer=optax.chain(problem.optimizer, optax.masked(optax.set_to_zero(), is_trunk)))
@@ -154,6 +156,7 @@ def constant_init(problem: Problem) -> Problem:
     init, apply = problem.model
 
     def constant(key: Key, images: Images) -> tuple[Params, State]:
+        """The parameters with equal entries."""
         params, state = init(key, images)
         return jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.01), params), state
 
@@ -170,6 +173,7 @@ def statistics_never_updated(problem: Problem) -> Problem:
     init, apply = small_cnn(_num_classes(problem), batch_norm=True)
 
     def forgetful(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
+        """The model with the state that it was given."""
         return apply(params, state, images, key=key, train=train)[0], state
 
     return problem._replace(model=Model(init, forgetful))
@@ -185,15 +189,18 @@ def missing_flatten(problem: Problem) -> Problem:
     num_classes, loss = _num_classes(problem), problem.loss
 
     def init(key: Key, images: Images) -> tuple[Params, State]:
+        """A convolution and a head."""
         first, second = jax.random.split(key)
         return {"conv": init_conv(first, images.shape[-1], 16), "head": init_dense(second, 16, num_classes)}, {}
 
     def apply(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
+        """Scores of every place."""
         del key, train
         features = max_pool(jax.nn.relu(conv(params["conv"], jnp.asarray(images))))
         return features @ params["head"]["kernel"] + params["head"]["bias"], state
 
     def loss_of_places(outputs: Array, labels: Labels) -> Float[Array, ""]:
+        """The loss averaged over places."""
         return loss(outputs, jnp.broadcast_to(labels[:, None, None], outputs.shape[:3]))
 
     return problem._replace(model=Model(init, apply), loss=loss_of_places)
@@ -275,6 +282,7 @@ def _map_outputs(problem: Problem, fn: Callable[[Array], Array]) -> Problem:
     init, apply = problem.model
 
     def mapped(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
+        """The outputs, changed."""
         outputs, state = apply(params, state, images, key=key, train=train)
         return fn(outputs), state
 

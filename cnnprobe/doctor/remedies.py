@@ -34,6 +34,7 @@ def map_images(fn: Callable[[Images], Images]) -> Remedy:
     """Applies `fn` to everything that the model is fed, in training and in validation."""
 
     def remedy(problem: Problem) -> Problem:
+        """The problem with this one thing changed."""
         loader, valid = problem.batches, problem.preprocess_valid
         return problem._replace(
             preprocess=_then(problem.preprocess, fn),
@@ -53,6 +54,7 @@ def keep_examples(kept: Int[np.ndarray, " kept"]) -> Remedy:
     """Trains on the examples `kept` alone; an index may stand more than once."""
 
     def remedy(problem: Problem) -> Problem:
+        """The problem with this one thing changed."""
         batch = take(problem.train, kept)
         return problem._replace(train=Dataset(batch.images, batch.labels))
 
@@ -66,12 +68,14 @@ def map_labels(fn: Callable[[Labels], Labels]) -> Remedy:
     """Applies `fn` to the labels of training and validation."""
 
     def relabel(data: Any) -> Any:
+        """One split with new labels."""
         if data is None:
             return None
         batch = take(data, np.arange(num_examples(data)))
         return Dataset(batch.images, fn(np.asarray(batch.labels)))
 
     def remedy(problem: Problem) -> Problem:
+        """The problem with this one thing changed."""
         loader = problem.batches
         return problem._replace(
             train=relabel(problem.train),
@@ -105,6 +109,7 @@ def map_outputs(fn: Callable[[Outputs], Outputs]) -> Remedy:
     """Applies `fn` to the model's outputs before the user's loss sees them."""
 
     def remedy(problem: Problem) -> Problem:
+        """The problem with this one thing changed."""
         loss = problem.loss
         return problem._replace(loss=lambda outputs, labels: loss(fn(outputs), labels))
 
@@ -157,6 +162,7 @@ def scale_updates(factor: float) -> Remedy:
     """Multiplies every update by `factor`."""
 
     def remedy(problem: Problem) -> Problem:
+        """The problem with this one thing changed."""
         return problem._replace(optimizer=optax.chain(problem.optimizer, optax.scale(factor)))
 
     return remedy
@@ -174,6 +180,7 @@ def _operate(surgery: Callable[[Callable], Callable]) -> Remedy:
     """Lifts a surgery on a function to the model of a problem."""
 
     def remedy(problem: Problem) -> Problem:
+        """The problem with this one thing changed."""
         apply = problem.model.apply
 
         def operated(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Outputs, State]:
@@ -246,6 +253,7 @@ def add_head(num_classes: int) -> Remedy:
     """Puts a dense layer on the flattened input of the last layer in its place, and trains with cross-entropy."""
 
     def remedy(problem: Problem) -> Problem:
+        """The problem with this one thing changed."""
         model = problem.model
 
         def init(key: Key, images: Images) -> tuple[Params, State]:
@@ -279,6 +287,7 @@ def faster_statistics(momentum: float) -> Remedy:
     factor = (1 - STATISTICS_MOMENTUM) / (1 - momentum)
 
     def remedy(problem: Problem) -> Problem:
+        """The problem with this one thing changed."""
         apply = problem.model.apply
 
         def faster(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Outputs, State]:

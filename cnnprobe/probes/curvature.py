@@ -61,6 +61,7 @@ def top_eigenvalue(loss_fn: LossOfParams, params: Params, key: Key, *, num_steps
     check_integer("num_steps", num_steps, 1)
 
     def step(_: Int[Array, ""], vector: Params) -> Params:
+        """One turn of the power iteration."""
         return _unit(hessian_vector_product(loss_fn, params, vector))
 
     start = _unit(optax.tree.random_like(key, params))
@@ -86,6 +87,7 @@ def hessian_trace(loss_fn: LossOfParams, params: Params, key: Key, *, num_sample
     check_integer("num_samples", num_samples, 2)
 
     def sample(key: Key) -> Float[Array, ""]:
+        """One sample of the trace."""
         signs = optax.tree.random_like(key, params, jax.random.rademacher)
         return tree_dot(signs, hessian_vector_product(loss_fn, params, signs))
 

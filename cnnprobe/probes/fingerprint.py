@@ -124,6 +124,7 @@ def loss_fingerprint(
     check_optional(check_callable, "link", link)
 
     def call(logits: Float[Array, "n units"], labels: Any) -> Array:
+        """The loss of constructed logits."""
         outputs = logits if num_units else logits[:, 0]
         return _as_array(loss(outputs if link is None else link(outputs), labels))
 
@@ -165,9 +166,11 @@ def _measure_values(call: Loss, case: _Case, num_classes: int) -> _Values:
     value = _compiled(lambda logits, labels: jnp.mean(call(jnp.asarray(logits), labels)), case.logits, case.labels)
 
     def at(logits: Float[np.ndarray, "n units"]) -> float:
+        """The loss at some logits, on the host."""
         return float(value(logits, case.labels))
 
     def sure(ids: Int[np.ndarray, " n"], size: float = _SURE) -> float:
+        """Logits that are sure of some classes."""
         return at(_sure_logits(ids, case.logits.shape[1], size))
 
     base = at(case.logits)
@@ -189,6 +192,7 @@ def _measure_slopes(call: Loss, case: _Case) -> _Slopes:
     step = _compiled(descent, case.logits, np.float32(1), case.labels)
 
     def gradient(logits: Float[np.ndarray, "n units"]) -> Float[np.ndarray, "n units"]:
+        """The gradient at some logits, on the host."""
         return np.asarray(step(logits, np.float32(0), case.labels)[1])
 
     rows, others, at_zero = gradient(case.logits), gradient(case.other), gradient(np.zeros_like(case.logits))
@@ -210,6 +214,7 @@ def _descent(call: Loss) -> Callable[..., tuple[Array, Array]]:
     slope = jax.grad(lambda logits, labels: jnp.mean(call(logits, labels)))
 
     def step(start: Float[AnyArray, "n units"], length: Float[AnyArray, ""], labels: Any) -> tuple[Array, Array]:
+        """One step of gradient descent, and the gradient."""
         logits = jnp.asarray(start)
         gradient = slope(logits, labels)
         finite = jnp.where(jnp.isfinite(gradient), gradient, 0)

@@ -116,6 +116,7 @@ def knn_consistency(
     neighbours = _neighbours(pixel_features(features)[order], min(k, len(ids) - 1))
 
     def accuracy(labels: Int[np.ndarray, " n"]) -> float:
+        """Share of examples that these labels predict right."""
         return float(np.mean(_votes(labels[neighbours], len(classes)) == labels))
 
     return _against_permutations(accuracy, ids, rng, num_permutations)
@@ -143,6 +144,7 @@ def ridge_accuracy(
     smoothers = [_ridge_smoother(rows[fit], rows[test], targets[ids[fit]]) for fit, test in fits]
 
     def accuracy(labels: Int[np.ndarray, " n"]) -> float:
+        """Share of examples that these labels predict right."""
         hits = [
             np.argmax(smoother @ targets[labels[fit]], axis=1) == labels[test]
             for smoother, (fit, test) in zip(smoothers, fits, strict=True)

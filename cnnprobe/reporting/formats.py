@@ -66,6 +66,7 @@ def place_on_strip(reading: Reading) -> Strip:
     start, end = min(places) - margin, max(places) + margin
 
     def place(x: float) -> float:
+        """The place of one number on the strip."""
         if math.isinf(x):
             return float(x > 0)
         return (math.asinh(x / scale) - start) / (end - start)

@@ -50,6 +50,7 @@ def trace_call(fn: Callable, args: tuple, kwargs: dict[str, Any], params_argnums
     results: dict[str, Any] = {}
 
     def flat(*inputs: Any) -> list[Any]:
+        """The function of its traced leaves alone."""
         arrays = iter(inputs)
         filled = [next(arrays) if is_traced else leaf for is_traced, (_, leaf) in zip(traced, leaves, strict=True)]
         positional, named = jax.tree.unflatten(treedef, filled)
@@ -58,6 +59,7 @@ def trace_call(fn: Callable, args: tuple, kwargs: dict[str, Any], params_argnums
         return [output for output in outputs if is_array(output)]
 
     def rebuild(outputs: Sequence[Any]) -> Any:
+        """Flat results in the tree that the function returns."""
         arrays = iter(outputs)
         return jax.tree.unflatten(
             results["tree"], [next(arrays) if leaf is None else leaf for leaf in results["leaves"]]

@@ -34,11 +34,13 @@ def linearise(closed: Any) -> Program:
     numbers, types = itertools.count(), dict[int, jax.ShapeDtypeStruct]()
 
     def number(var: Any) -> int:
+        """A new number for a variable, with its type noted."""
         value = next(numbers)
         types[value] = jax.ShapeDtypeStruct(getattr(var.aval, "shape", ()), getattr(var.aval, "dtype", None))
         return value
 
     def inline(closed: Any, env: dict, constants: dict, ops: list[Op]) -> list[Operand]:
+        """The operations of a jaxpr, appended to `ops`; returns its results."""
         jaxpr, consts = _open(closed)
         for var, const in zip(jaxpr.constvars, consts, strict=True):
             env[var] = number(var)
@@ -56,6 +58,7 @@ def linearise(closed: Any) -> Program:
         return [_read(env, atom) for atom in jaxpr.outvars]
 
     def convert(closed: Any) -> Program:
+        """A jaxpr as a program of its own."""
         invars = _open(closed)[0].invars
         env, constants, ops = {var: number(var) for var in invars}, dict[int, Any](), list[Op]()
         inputs = tuple(env[var] for var in invars)
@@ -135,6 +138,7 @@ def self_test() -> None:
     """
 
     def example(w: jax.Array, x: jax.Array) -> jax.Array:
+        """A loop over rematerialised layers."""
         step = jax.checkpoint(lambda x, w: jax.nn.relu(x @ w))
         y, _ = jax.lax.scan(lambda x, w: (step(x, w), None), x, w)
         y = jax.lax.cond(y.sum() > 0, lambda y: y @ w[0], lambda y: y, y)

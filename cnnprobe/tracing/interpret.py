@@ -42,6 +42,7 @@ def evaluate(program: Program, inputs: Sequence[Any], edits: Edits, slots: Mappi
     readings: Rows = {}
 
     def read(ref: Operand) -> Any:
+        """The value behind an operand."""
         return ref.value if isinstance(ref, Constant) else values[ref]
 
     for op in program.ops:
@@ -85,6 +86,7 @@ def _run_branch(op: Op, arguments: list[Any], edits: Edits, slots: Mapping[int, 
     shapes = {value: row.shape for body in bodies for value, row in jax.eval_shape(body, *operands)[1].items()}
 
     def complete(body: Callable[..., tuple], *inputs: Any) -> tuple:
+        """A branch with empty readings for what only the other branch measures."""
         outputs, readings = body(*inputs)
         return outputs, {value: edits[value].empty(shape) for value, shape in shapes.items()} | readings
 
@@ -102,6 +104,7 @@ def _run_scan(op: Op, arguments: list[Any], edits: Edits, slots: Mapping[int, An
     slot_slices = {value: slots[value] for value in stacked if value in slots}
 
     def body(carry: list[Any], turn: tuple[list[Any], dict[int, Any]]) -> tuple:
+        """One turn with its readings."""
         outputs, readings = evaluate(op.bodies[0], [*constants, *carry, *turn[0]], edits, {**slots, **turn[1]})
         return outputs[: parts.num_carry], (outputs[parts.num_carry :], readings)
 

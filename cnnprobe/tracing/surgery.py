@@ -43,6 +43,7 @@ def drop_output_activation(fn: Callable) -> Callable:
     """
 
     def edits(program: Program) -> Edits:
+        """What to change in one program."""
         activation = output_activation(program)
         if activation is None:
             last = program.ops[-1].name if program.ops else "nothing"
@@ -59,6 +60,7 @@ def keep_gradients(fn: Callable) -> Callable:
     """
 
     def edits(program: Program) -> Edits:
+        """What to change in one program."""
         return {
             op.outputs[0]: _replace_by(op.inputs[0])
             for part in _parts(program)
@@ -80,6 +82,7 @@ def replace_activation(fn: Callable, name: str, new: Callable[[Array], Array], *
 
     @functools.wraps(fn)
     def changed(*args: Any, **kwargs: Any) -> Any:
+        """The function, traced, edited and run."""
         call = trace_call(fn, args, kwargs, [params_argnum])
         layers = find_structure(call.program, call.origins).layers
         edits = {
@@ -105,6 +108,7 @@ def last_layer_inputs(fn: Callable, *, params_argnum: int = 0) -> Callable[..., 
 
     @functools.wraps(fn)
     def extended(*args: Any, **kwargs: Any) -> tuple[Any, Array]:
+        """The function with the features as one more result."""
         call = trace_call(fn, args, kwargs, [params_argnum])
         layers = find_structure(call.program, call.origins).layers
         if not layers or layers[-1].is_repeated:
@@ -123,6 +127,7 @@ def _edited(fn: Callable, find_edits: Callable[[Program], Edits]) -> Callable:
 
     @functools.wraps(fn)
     def changed(*args: Any, **kwargs: Any) -> Any:
+        """The function, traced, edited and run."""
         call = trace_call(fn, args, kwargs, [])
         return call.rebuild(evaluate(call.program, call.inputs, find_edits(call.program), {}).outputs)
 
@@ -133,6 +138,7 @@ def _replace_by(source: Operand, fn: Callable[[Array], Array] = lambda x: x) -> 
     """Replaces a value by `fn` of another one, in its own precision."""
 
     def apply(value: Array, read: Reader, _slot: None) -> tuple[Array, None]:
+        """The value to go on with."""
         return fn(read(source)).astype(value.dtype), None
 
     return Edit(apply)
@@ -203,6 +209,7 @@ def _set_operand(op: Op, index: int, number: float) -> Edit:
     """Computes `op` again with a number in place of one operand."""
 
     def apply(value: Array, read: Reader, _slot: None) -> tuple[Array, None]:
+        """The value to go on with."""
         operands = [read(ref) for ref in op.inputs]
         operands[index] = jnp.asarray(number, jnp.result_type(operands[index]))
         return OPERATIONS[op.name](*operands).astype(value.dtype), None

@@ -40,6 +40,7 @@ def tap(fn: Callable, *, params_argnum: int = 0) -> Callable[..., tuple[Any, Rea
 
     @functools.wraps(fn)
     def tapped(*args: Any, **kwargs: Any) -> tuple[Any, Readings]:
+        """The function with readings as one more result."""
         call = trace_call(fn, args, kwargs, [params_argnum])
         structure = _structure(call)
         outputs, rows = evaluate(call.program, call.inputs, _edits(structure.layers), {})
@@ -69,12 +70,14 @@ def value_and_grad(
 
     @functools.wraps(loss_fn)
     def tapped(*args: Any, **kwargs: Any) -> tuple[Any, Any, Readings]:
+        """The function with readings as one more result."""
         call = trace_call(loss_fn, args, kwargs, positions)
         structure = _structure(call)
         owned = _parameter_inputs(call, positions, len(args))
         edits, slots = _edits(structure.layers), _slots(structure.layers) if backward else {}
 
         def run(trained: list[Any], slots: dict[int, Array]) -> tuple[Any, tuple]:
+            """The program with other parameters and slots."""
             inputs = list(call.inputs)
             for index, leaf in zip(owned, trained, strict=True):
                 inputs[index] = leaf
