@@ -5,12 +5,14 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
+
 from cnnprobe.doctor.causes import CAUSES
 from cnnprobe.doctor.causes.record import STAGES, Cause
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.substitute import FITTED, rescues
 from cnnprobe.doctor.trial import Attempt, Plan, best_attempt, control, make_trial, run_twin
-from cnnprobe.types import Evidence, Finding, Problem, Remedy, Trial
+from cnnprobe.types import Curve, Evidence, Finding, Problem, Remedy, Trial
 
 ENOUGH = 0.05  # points of balanced accuracy that a remedy must gain to show harm
 RIVAL = 0.7  # share of the best gain from which an earlier cause is held to explain the later one
@@ -103,20 +105,34 @@ def _still_helps(plan: Plan, first: Tried, other: Tried) -> bool:
 
 
 def _confirm(plan: Plan, item: Tried) -> Trial:
-    """The same pair from more seeds, as long as there is time."""
-    scored = {0: item.attempt.scored}
-    for seed in range(1, SEEDS):
+    """The same pair from fresh seeds, as long as there is time.
+
+    The first seed chose the remedy, so it would flatter it: it counts only where there was no time for another.
+    """
+    scored = {}
+    for seed in range(1, 1 + SEEDS):
         if not plan.has_time(runs=2):
             break
         scored[seed] = run_twin(plan, item.attempt.problem, seed)
         control(plan, seed)
-    return make_trial(plan, scored)
+    return make_trial(plan, scored or {0: item.attempt.scored})
+
+
+def _makes_finite(control: Curve, remedied: Curve) -> bool:
+    """Whether the loss ends as NaN or infinite without the remedy, and never is with it."""
+    return not np.isfinite(control.loss[-1:]).all() and bool(np.isfinite(remedied.loss).all())
+
+
+def _helps(plan: Plan, item: Tried) -> bool:
+    """Whether the first seed speaks for the remedy."""
+    return item.gain >= ENOUGH or _makes_finite(control(plan, 0).curve, item.attempt.scored.curve)
 
 
 def _does_harm(trial: Trial) -> bool:
-    """Whether the gain is large, and twice its standard error where seeds tell."""
+    """Whether the gain is large, and twice its standard error where seeds tell; or the remedy makes the loss finite."""
     error = 0.0 if math.isnan(trial.spread) else trial.spread / math.sqrt(len(trial.control))
-    return trial.gain >= max(ENOUGH, 2 * error)
+    gains = trial.gain >= max(ENOUGH, 2 * error)
+    return gains or _makes_finite(trial.control_curve, trial.remedied_curve)
 
 
 def _finding(
@@ -142,7 +158,7 @@ def _finding(
 
 def _proved(plan: Plan, seen: Observation, tried: list[Tried]) -> list[Finding]:
     """The first cause and those that help on top of it, each with its trial."""
-    helpful = [item for item in tried if item.gain >= ENOUGH]
+    helpful = [item for item in tried if _helps(plan, item)]
     if not helpful:
         return _proved_together(plan, seen, [item for item in tried if item.suspect.evidence.strength >= DECISIVE])
     first = _first_cause(plan, helpful)
@@ -181,7 +197,7 @@ def _unproved(plan: Plan, seen: Observation, item: Suspect, tried: Tried | None)
     if tried is None:
         enough = DECISIVE if item.cause.remedies(seen) else SUFFICIENT
         return _finding(seen, item, "cause") if strength >= enough else None
-    if tried.gain >= ENOUGH or strength < DECISIVE:
+    if _helps(plan, tried) or strength < DECISIVE:
         return None
     trial = make_trial(plan, {0: tried.attempt.scored})
     return _finding(seen, item, "warning", remedy=tried.attempt.remedy, trial=trial)

@@ -10,6 +10,7 @@ from cnnprobe.doctor.remedies import balance_classes, map_labels, shuffle_batche
 from cnnprobe.types import Dataset, Evidence, Remedy
 
 PAIRED_Z = 4.0  # standard deviations of the permutation null that only paired labels reach
+MISREAD = ("shifted-labels", "labels-out-of-range")  # names of losses that pull towards another class
 LEARNT_NOTHING = 0.1  # points above chance on held-out images
 
 
@@ -25,7 +26,7 @@ def _misread(seen: Observation) -> Evidence | None:
             f"The labels run from {low:.4g} to {high:.4g}, but the classes are 0 to {seen.bench.num_classes - 1}."
         )
         return Evidence(sentence, readings(seen, *names), 1.0)
-    if name in ("shifted-labels", "labels-out-of-range"):
+    if name in MISREAD and fact(seen, "loss num nonfinite") == 0:
         sentence = f"The loss is smallest for a class other than the label: it behaves like {name.replace('-', ' ')}."
         return Evidence(sentence, readings(seen, "loss floor", "loss wrong", "loss recovers"), 1.0)
     return None
@@ -33,9 +34,7 @@ def _misread(seen: Observation) -> Evidence | None:
 
 def _ranks(seen: Observation) -> tuple[Remedy, ...]:
     """Labels by rank among the distinct values, or a loss that reads them right."""
-    if seen.names.get("loss of logits") in ("shifted-labels", "labels-out-of-range") and not fact(
-        seen, "label out of range share"
-    ):
+    if seen.names.get("loss of logits") in MISREAD and not fact(seen, "label out of range share"):
         return (use_cross_entropy,)
     labels = np.asarray(seen.bench.train.labels)
     values = np.unique(labels)

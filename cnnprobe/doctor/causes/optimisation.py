@@ -4,7 +4,13 @@ import optax
 
 from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, graded_log, highest, lowest, readings
 from cnnprobe.doctor.observation import Observation
-from cnnprobe.doctor.remedies import negate_loss, replace_optimizer, restore_gradients, scale_updates
+from cnnprobe.doctor.remedies import (
+    negate_loss,
+    replace_optimizer,
+    restore_gradients,
+    scale_updates,
+    use_cross_entropy,
+)
 from cnnprobe.types import Evidence, Remedy
 
 REFERENCE = replace_optimizer(optax.adam(1e-3))
@@ -166,6 +172,11 @@ def _not_finite(seen: Observation) -> Evidence | None:
     return Evidence(sentence, readings(seen, "non finite loss share", "first non finite step"), 1.0)
 
 
+def _finite_loss(seen: Observation) -> tuple[Remedy, ...]:
+    """The fused loss, where the user's own is not finite even for constructed logits."""
+    return (use_cross_entropy,) if fact(seen, "loss num nonfinite") > 0 else ()
+
+
 def _advise_finite(_: Observation) -> Advice:
     """Find the logarithm."""
     return Advice(
@@ -227,7 +238,7 @@ CAUSES = (
         "the loss is not a number",
         "optimisation",
         _not_finite,
-        lambda _: (),
+        _finite_loss,
         _advise_finite,
         "One NaN in a gradient makes every parameter NaN in the next step, and nothing brings it back.",
         ("Goldberg, What every computer scientist should know about floating-point arithmetic, 1991",),

@@ -1,0 +1,110 @@
+"""Ranking on made-up runs: a remedy writes the accuracy that it leads to, in percent, into the batch size."""
+
+import time
+
+import numpy as np
+import pytest
+
+from cnnprobe.doctor import rank, trial
+from cnnprobe.doctor.causes.record import Advice, Cause
+from cnnprobe.doctor.rank import Suspect, weigh
+from cnnprobe.doctor.trial import Plan, Scored
+from cnnprobe.types import Curve, Evidence
+
+CURVE = Curve(np.zeros(1), np.zeros(1), np.zeros((1, 10), int), np.zeros((1, 10), int))
+
+
+@pytest.fixture
+def plan(tiny_bench, monkeypatch):
+    def run_twin(plan, problem, seed):
+        return Scored(problem.batch_size / 100 + 0.001 * seed, CURVE)
+
+    monkeypatch.setattr(trial, "run_twin", run_twin)
+    monkeypatch.setattr(rank, "run_twin", run_twin)
+    monkeypatch.setattr(rank, "_rescued", lambda plan: frozenset())
+    return Plan(tiny_bench, 100, 1.0, 1.0, time.monotonic() + 1e4, {seed: Scored(0.1, CURVE) for seed in range(9)})
+
+
+def suspect(cause_id, stage, percent, *, strength=1.0):
+    def remedy(problem):
+        return problem._replace(batch_size=max(percent, problem.batch_size) if percent else problem.batch_size)
+
+    remedies = () if percent is None else (remedy,)
+    record = Cause(
+        cause_id, cause_id, stage, lambda seen: None, lambda seen: remedies, lambda seen: Advice(""), "why", ()
+    )
+    return Suspect(record, Evidence("seen", (), strength))
+
+
+def low(plan):
+    return plan._replace(bench=plan.bench._replace(problem=plan.bench.problem._replace(batch_size=10)))
+
+
+def severities(plan, healthy, *suspects):
+    findings, _ = weigh(low(plan), healthy, suspects)
+    return [(finding.cause, finding.severity) for finding in findings]
+
+
+@pytest.fixture(autouse=True)
+def known_causes(monkeypatch):
+    stages = {"input": "data", "loss": "loss", "step": "optimisation", "labels": "labels"}
+    monkeypatch.setattr(rank, "CAUSES", tuple(suspect(name, stage, None).cause for name, stage in stages.items()))
+
+
+def test_remedy_that_gains_makes_a_cause(plan, healthy):
+    assert severities(plan, healthy, suspect("step", "optimisation", 80)) == [("step", "cause")]
+
+
+def test_trial_reports_fresh_seeds(plan, healthy):
+    findings, _ = weigh(low(plan), healthy, (suspect("step", "optimisation", 80),))
+    np.testing.assert_allclose(findings[0].trial.remedied, [0.801, 0.802, 0.803])
+    assert findings[0].trial.gain == pytest.approx(0.702)
+
+
+def test_remedy_in_vain_with_decisive_evidence_is_a_warning(plan, healthy):
+    assert severities(plan, healthy, suspect("loss", "loss", 12)) == [("loss", "warning")]
+
+
+def test_remedy_in_vain_with_weak_evidence_is_nothing(plan, healthy):
+    assert severities(plan, healthy, suspect("loss", "loss", 12, strength=0.5)) == []
+
+
+def test_earlier_cause_explains_a_later_one_that_adds_nothing(plan, healthy):
+    late, early = suspect("step", "optimisation", 80), suspect("input", "data", 80)
+    assert severities(plan, healthy, late, early) == [("input", "cause")]
+
+
+def test_second_cause_that_adds_is_reported_too(plan, healthy):
+    first, second = suspect("input", "data", 70), suspect("step", "optimisation", 90)
+    assert severities(plan, healthy, first, second) == [("input", "cause"), ("step", "cause")]
+
+
+def test_later_cause_that_gains_far_more_is_first(plan, healthy):
+    findings = severities(plan, healthy, suspect("input", "data", 20), suspect("step", "optimisation", 90))
+    assert findings[0] == ("step", "cause")
+
+
+def test_cause_without_remedy_needs_its_evidence_alone(plan, healthy):
+    assert severities(plan, healthy, suspect("labels", "labels", None)) == [("labels", "cause")]
+    assert severities(plan, healthy, suspect("labels", "labels", None, strength=0.3)) == []
+
+
+def test_what_the_clock_leaves_out_is_said(plan, healthy):
+    findings, untried = weigh(low(plan)._replace(deadline=0.0), healthy, (suspect("step", "optimisation", 80),))
+    assert untried == ("the remedy of step: no time was left",)
+    assert [finding.trial for finding in findings] == [None]
+
+
+def test_remedy_that_raises_is_said(plan, healthy):
+    def broken(problem):
+        raise RuntimeError("does not fit")
+
+    item = suspect("step", "optimisation", 80, strength=0.5)
+    item = item._replace(cause=item.cause._replace(remedies=lambda seen: (broken,)))
+    assert "does not fit" in weigh(low(plan), healthy, (item,))[1][0]
+
+
+def test_noise_is_no_harm(plan):
+    noisy = trial.make_trial(plan, {0: Scored(0.3, CURVE), 1: Scored(0.05, CURVE), 2: Scored(0.25, CURVE)})
+    assert noisy.gain == pytest.approx(0.1)
+    assert not rank._does_harm(noisy)
