@@ -20,6 +20,7 @@ _SEED = flags.DEFINE_integer("seed", 100, "Seed of the first problem.")
 
 # Textures and cells run the variants whose readings depend on the images; Fashion-MNIST runs them all.
 IMAGE_VARIANTS = ("adam", "sgd", "batch norm", "dropout", "small batches", "standardised", "few images")
+UNTRAINED = ("input ", "label ", "batch label ", "loss ", "initial ", "pixel ", "random ", "strongest ")
 CHOICES: dict[str, dict[str, Any]] = {
     "fashion_mnist": {"num_images": 2000, "num_epochs": 10},
     "textures": {"num_images": 600, "num_epochs": 20},
@@ -46,6 +47,19 @@ def readings_of(dataset: str, variant: str, *, seed: int, seconds: float) -> dic
     if seen.failures:
         raise RuntimeError(f"{dataset}, {variant}: {dict(seen.failures)}")
     return dict(seen.facts)
+
+
+def has_learnt(facts: Mapping[str, float | None]) -> bool:
+    """Whether a run got at least half of the way from a blind guess to every image right."""
+    reached, num_classes = facts["validation accuracy"], facts["label num distinct"]
+    assert reached is not None
+    assert num_classes is not None
+    return reached > (1 + 1 / num_classes) / 2
+
+
+def healthy_facts(facts: Mapping[str, float | None]) -> dict[str, float | None]:
+    """All facts of a run that learnt; of one that was too short, those that no training has touched."""
+    return {name: value for name, value in facts.items() if has_learnt(facts) or name.startswith(UNTRAINED)}
 
 
 def merge_bands(runs: Iterable[Mapping[str, float | None]]) -> dict[str, list[float]]:
@@ -91,8 +105,11 @@ def main(argv: Sequence[str]) -> None:
 
     del argv
     runs = run(readings=_READINGS.value, seed=_SEED.value, seconds=_SECONDS.value)
-    bands = {name: [float(f"{x:.4g}") for x in band] for name, band in merge_bands(runs.values()).items()}
-    Path(_OUTPUT.value).write_text(json.dumps({"runs": list(runs), "bands": bands}, indent=1) + "\n")
+    merged = merge_bands(map(healthy_facts, runs.values()))
+    bands = {name: [float(f"{x:.4g}") for x in band] for name, band in merged.items()}
+    too_short = [name for name, facts in runs.items() if not has_learnt(facts)]
+    content = {"runs": list(runs), "too short to learn": too_short, "bands": bands}
+    Path(_OUTPUT.value).write_text(json.dumps(content, indent=1) + "\n")
     print(f"{len(runs)} healthy runs, {len(bands)} bands: {_OUTPUT.value}")
 
 

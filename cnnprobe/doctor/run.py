@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from cnnprobe.data.batching import num_batches
 from cnnprobe.doctor.bench import Bench, decide, stream
-from cnnprobe.probes.predictions import balanced_accuracy
+from cnnprobe.doctor.compiled import balanced_accuracy, with_compiled_init
 from cnnprobe.training.evaluate import collect_outputs
 from cnnprobe.training.pipeline import prepare
 from cnnprobe.training.step import Observation, Report, TrainState, init_state, make_train_step
@@ -76,7 +76,8 @@ def prepared_stream(problem: Problem, num_steps: int) -> Iterator[Batch]:
 
 def start(problem: Problem, images: np.ndarray) -> TrainState:
     """The state before the first update, from the problem's own seed."""
-    return init_state(problem, jax.random.key(problem.seed), images)
+    compiled = problem._replace(model=with_compiled_init(problem.model))
+    return init_state(compiled, jax.random.key(problem.seed), images)
 
 
 def _is_over(clock: list[tuple[int, float]], seconds: float, deadline: float) -> bool:

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Int
 
 from cnnprobe.doctor.bench import Bench, decide, stream
+from cnnprobe.doctor.compiled import class_counts
 from cnnprobe.doctor.run import Run, outputs_of
 from cnnprobe.probes.collapse import BatchCollapse, batch_collapse, collapse_split
-from cnnprobe.probes.predictions import class_counts
 from cnnprobe.training.pipeline import prepare
 
 SETTLED = 0.3  # share of the steps after which predictions are held to be the run's own

@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cnnprobe.doctor.bench import Bench, scores_of
+from cnnprobe.doctor.compiled import input_sensitivity
 from cnnprobe.doctor.looks.loss import name_outputs
 from cnnprobe.doctor.run import outputs_of
 from cnnprobe.probes.modes import cross_example_jacobian
-from cnnprobe.probes.predictions import input_sensitivity
 from cnnprobe.trees import per_layer
 from cnnprobe.types import Images, Params, State
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnprobe.doctor.bench import Bench, decide, scores_of
+from cnnprobe.doctor.compiled import balanced_accuracy
 from cnnprobe.doctor.run import Run, outputs_of
 from cnnprobe.probes.modes import mask_sharing, mask_variance_ratio, mode_gap
-from cnnprobe.probes.predictions import balanced_accuracy
 from cnnprobe.tracing.surgery import set_dropout_rate
 from cnnprobe.types import AnyArray, Images, Key, Model, Outputs, Params, Problem, State
 

@@ -1,0 +1,27 @@
+"""Probes and the user's init compiled whole: called one operation at a time they cost a second of compilations each."""
+
+import jax
+
+from cnnprobe.models.caching import cached
+from cnnprobe.probes.predictions import balanced_accuracy, class_counts, input_sensitivity
+from cnnprobe.training.predict import NOT_TRACEABLE
+from cnnprobe.types import Images, Key, Model, Params, State
+
+balanced_accuracy = jax.jit(balanced_accuracy, static_argnums=2)
+class_counts = jax.jit(class_counts, static_argnums=1)
+input_sensitivity = jax.jit(input_sensitivity)
+
+
+@cached
+def with_compiled_init(model: Model) -> Model:
+    """The model with an init that is compiled where it can be traced."""
+    compiled = jax.jit(model.init)
+
+    def init(key: Key, images: Images) -> tuple[Params, State]:
+        """The user's parameters and state."""
+        try:
+            return compiled(key, images)
+        except (*NOT_TRACEABLE, TypeError):  # not traceable, or it returns what is no array
+            return model.init(key, images)
+
+    return model._replace(init=init)
