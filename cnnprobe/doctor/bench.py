@@ -1,5 +1,6 @@
 """The bench: what every measurement of one diagnosis shares, read once from the user's data."""
 
+import math
 from collections.abc import Iterator
 from itertools import count
 from typing import NamedTuple
@@ -8,10 +9,11 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from cnnprobe.data.batching import epoch_batches
-from cnnprobe.data.sampling import num_examples, sample
+from cnnprobe.data.batching import epoch_batches, num_batches
+from cnnprobe.data.sampling import sample
 from cnnprobe.probes.labels import class_ids
 from cnnprobe.training.pipeline import prepare
+from cnnprobe.training.predict import count_classes
 from cnnprobe.types import Batch, Outputs, Problem
 
 MAX_IMAGES = 1000  # nearest neighbours need 500 at least
@@ -34,7 +36,7 @@ class Bench(NamedTuple):
     train: Sample
     valid: Sample  # what trials are scored on; the training sample where the user has no validation set
     has_valid: bool
-    num_train: int | None  # None: a loader of unknown length
+    steps_per_epoch: int | None  # None: a loader longer than the sample
 
 
 def _most_images(example: np.ndarray) -> int:
@@ -42,16 +44,18 @@ def _most_images(example: np.ndarray) -> int:
     return int(np.clip(MAX_BYTES / max(4 * example.size, 1), 32, MAX_IMAGES))
 
 
-def _from_loader(problem: Problem, num: int) -> Batch:
-    """The first `num` examples that the user's loader yields, over as many epochs as that takes."""
+def _from_loader(problem: Problem, num: int) -> tuple[Batch, int | None]:
+    """Up to `num` examples of the loader's first epoch, none of them twice, and its batches if that was all of it."""
     images: list[np.ndarray] = []
     labels: list[np.ndarray] = []
-    for batch in stream(problem):
+    steps = 0
+    for batch in epoch_batches(problem, 0):
+        if sum(map(len, images)) >= num:
+            return Batch(np.concatenate(images)[:num], np.concatenate(labels)[:num]), None
         images.append(np.asarray(batch.images))
         labels.append(np.asarray(batch.labels))
-        if sum(map(len, images)) >= num:
-            break
-    return Batch(np.concatenate(images)[:num], np.concatenate(labels)[:num])
+        steps += 1
+    return Batch(np.concatenate(images)[:num], np.concatenate(labels)[:num]), steps
 
 
 def _prepared(problem: Problem, batch: Batch, num_classes: int | None, *, train: bool) -> Sample:
@@ -62,15 +66,6 @@ def _prepared(problem: Problem, batch: Batch, num_classes: int | None, *, train:
     return Sample(np.asarray(seen.images), labels, class_ids(labels, num_classes))
 
 
-def _count_classes(problem: Problem, labels: np.ndarray) -> int:
-    """The user's number of classes, else what the labels show."""
-    if problem.num_classes is not None:
-        return problem.num_classes
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        return labels.shape[1]
-    return max(len(np.unique(labels)), 2)
-
-
 def make_bench(problem: Problem) -> Bench:
     """Reads samples of the user's training and validation data, at random over the whole sets.
 
@@ -78,26 +73,29 @@ def make_bench(problem: Problem) -> Bench:
       ValueError: a source yields no examples, or examples of several shapes.
     """
     first = next(stream(problem))
-    most = _most_images(np.asarray(first.images)[0])
-    loaded = problem.batches is not None
-    raw = _from_loader(problem, most) if loaded else sample(problem.train, most, seed=problem.seed)
-    num_classes = _count_classes(problem, np.asarray(raw.labels))
+    one = _prepared(problem, Batch(first.images[:1], first.labels[:1]), None, train=True)
+    most, num_classes, steps = _most_images(one.images), count_classes(problem), num_batches(problem)
+    if problem.batches is None:
+        raw = sample(problem.train, most, seed=problem.seed)
+    else:
+        raw, steps = _from_loader(problem, most)
     train = _prepared(problem, raw, num_classes, train=True)
-    num_train = None if loaded else num_examples(problem.train)
     if problem.valid is None:
-        return Bench(problem, num_classes, train, train, False, num_train)
+        return Bench(problem, num_classes, train, train, False, steps)
     held_out = sample(problem.valid, most, seed=problem.seed)
-    return Bench(problem, num_classes, train, _prepared(problem, held_out, num_classes, train=False), True, num_train)
+    return Bench(problem, num_classes, train, _prepared(problem, held_out, num_classes, train=False), True, steps)
 
 
 def stream(problem: Problem) -> Iterator[Batch]:
     """The user's training batches as the loader hands them out, epoch after epoch without an end.
 
+    A loader is asked for its own epochs only, over and over: it may know no others.
+
     Raises:
       ValueError: an epoch has no batches.
     """
     for epoch in count():
-        batches = epoch_batches(problem, epoch)
+        batches = epoch_batches(problem, epoch % problem.num_epochs if problem.batches else epoch)
         first = next(batches, None)
         if first is None:
             raise ValueError(f"problem.batches must yield at least one batch an epoch, got none in epoch {epoch}.")
@@ -105,13 +103,12 @@ def stream(problem: Problem) -> Iterator[Batch]:
         yield from batches
 
 
-def decide(outputs: Outputs) -> Int[np.ndarray, " batch"]:
+def decide(outputs: Outputs, num_classes: int) -> Int[np.ndarray, " batch"]:
     """Class of each image by the doctor's own rule, whatever metric the user has.
 
-    The largest score wins; a single score is held against 0.5 where all are probabilities, else against 0. A map of
-    scores is averaged over its places.
+    The largest score wins; a single score is held against 0.5 where all are probabilities, else against 0.
     """
-    scores = scores_of(outputs)
+    scores = scores_of(outputs, num_classes)
     if scores.shape[1] == 1:
         column = scores[:, 0]
         is_probability = np.all((column >= 0) & (column <= 1))
@@ -119,9 +116,22 @@ def decide(outputs: Outputs) -> Int[np.ndarray, " batch"]:
     return np.argmax(np.nan_to_num(scores, nan=-np.inf), axis=1).astype(np.int32)
 
 
-def scores_of(outputs: Outputs) -> Float[np.ndarray, "batch units"]:
-    """The first array of the outputs as one row of scores for each image."""
-    scores = np.asarray(jax.tree.leaves(outputs)[0], np.float32)
+def main_output(outputs: Outputs, num_classes: int) -> np.ndarray:
+    """The first array of the outputs with one entry for each class; the first of all where none has."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(outputs)]
+    fitting = [leaf for leaf in leaves if leaf.ndim > 1 and leaf.shape[-1] == num_classes]
+    return (fitting or leaves)[0]
+
+
+def scores_of(outputs: Outputs, num_classes: int) -> Float[np.ndarray, "batch units"]:
+    """One row of scores for each image; a map of scores is averaged over its places."""
+    scores = main_output(outputs, num_classes).astype(np.float32)
     if scores.ndim == 1:
         return scores[:, None]
     return scores.mean(axis=tuple(range(1, scores.ndim - 1)))
+
+
+def above_chance(bench: Bench) -> float:
+    """Balanced accuracy on the validation sample that no blind guess reaches: 4 standard errors or .1 above."""
+    chance = 1 / bench.num_classes
+    return chance + min(0.1, 4 * math.sqrt(chance * (1 - chance) / max(len(bench.valid.images), 1)))

@@ -1,5 +1,7 @@
 """Probes and the user's init compiled whole: called one operation at a time they cost a second of compilations each."""
 
+from collections.abc import Callable
+
 import jax
 
 from cnnprobe.models.caching import cached
@@ -25,3 +27,9 @@ def with_compiled_init(model: Model) -> Model:
             return model.init(key, images)
 
     return model._replace(init=init)
+
+
+@cached
+def compiled_state_update(model: Model) -> Callable[[Params, State, Images, Key], State]:
+    """`(params, state, images, key) -> state` in training mode."""
+    return jax.jit(lambda params, state, images, key: model.apply(params, state, images, key=key, train=True)[1])

@@ -5,23 +5,13 @@ import time
 
 from cnnprobe.doctor.causes.record import fact
 from cnnprobe.doctor.observation import Observation, error_text
-from cnnprobe.doctor.rank import ENOUGH
+from cnnprobe.doctor.rank import ENOUGH, has_learnt
 from cnnprobe.doctor.trial import Plan, control, scored_run
 from cnnprobe.types import Diagnosis, Evidence, Finding
 
 STOPPERS = ("the model's init", "the model's forward pass", "the user's loss", "the training step")
 FEW_UPDATES = 50  # below which even a healthy network still predicts one class
-LEARNT = 0.97  # of the loss of a blind guess: what has not fallen below it has learnt nothing
-ABOVE_CHANCE = 0.1  # points of balanced accuracy
 LONGER = 3  # times the user's own steps, to see whether more would help
-
-
-def _has_learnt(seen: Observation) -> bool:
-    """Whether the run got better than a blind guess."""
-    reached = fact(seen, "validation accuracy")
-    if math.isnan(reached):
-        return fact(seen, "end loss ratio") < LEARNT
-    return reached > 1 / seen.bench.num_classes + ABOVE_CHANCE
 
 
 def _gain_from_longer(plan: Plan, seen: Observation) -> float:
@@ -32,7 +22,10 @@ def _gain_from_longer(plan: Plan, seen: Observation) -> float:
     if not whole or not plan.has_time(runs=LONGER):
         return float("nan")
     longer = plan._replace(num_steps=LONGER * plan.num_steps, run_seconds=LONGER * plan.run_seconds)
-    return scored_run(plan.bench.problem, plan.bench, longer).accuracy - control(plan, 0).accuracy
+    try:
+        return scored_run(plan.bench.problem, plan.bench, longer).accuracy - control(plan, 0).accuracy
+    except Exception:  # a loader may end, and the clock may cut the run
+        return float("nan")
 
 
 def _steps(seen: Observation) -> str:
@@ -44,8 +37,10 @@ def _steps(seen: Observation) -> str:
 
 def _without_fault(plan: Plan, seen: Observation) -> tuple[str, str]:
     """Verdict and sentence where no cause was found."""
-    few = fact(seen, "steps of the whole training") < FEW_UPDATES
-    if few and not _has_learnt(seen):
+    if seen.run is not None and not seen.run.is_complete and not has_learnt(seen):
+        return "cannot-tell", f"{_steps(seen)}: more did not fit the budget. Give it more seconds."
+    few = fact(seen, "number of updates") < FEW_UPDATES
+    if few and not has_learnt(seen):
         return "untrained", f"{_steps(seen)}: too few for any network; train for longer before you judge it."
     gain = _gain_from_longer(plan, seen)
     if gain >= ENOUGH:
@@ -53,7 +48,7 @@ def _without_fault(plan: Plan, seen: Observation) -> tuple[str, str]:
             "under-trained",
             f"{_steps(seen)}; {LONGER} times as many bring {gain:.0%} points more: train for longer.",
         )
-    if not _has_learnt(seen):
+    if not has_learnt(seen):
         return "cannot-tell", f"{_steps(seen)}, which is no better than a guess, but no known cause explains it."
     return "healthy", f"{_steps(seen)}. No fault was found."
 

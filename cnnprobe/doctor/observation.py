@@ -24,6 +24,7 @@ class Observation(NamedTuple):
     run: Run | None
     layers: tuple[LayerRow, ...]
     failures: Mapping[str, str]  # measurement -> what its error said
+    num_settling: int = 0  # training-mode passes that the run's statistics still had to wait for
 
 
 def error_text(error: Exception) -> str:

@@ -1,15 +1,17 @@
 """All that is measured of a problem, each measurement on its own: one that fails is noted, the others go on."""
 
+import math
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
 
-from cnnprobe.doctor.bench import Bench
+from cnnprobe.doctor.bench import Bench, main_output
 from cnnprobe.doctor.looks.collapse import look_at_collapse
 from cnnprobe.doctor.looks.data import look_at_images, look_at_labels, look_at_order, look_at_pairing
 from cnnprobe.doctor.looks.forward import (
-    Outputs,
+    Probed,
     first_loss,
     look_across_examples,
     look_at_outputs,
@@ -23,20 +25,25 @@ from cnnprobe.doctor.looks.modes import look_at_modes, statistics_momentum
 from cnnprobe.doctor.looks.run import look_at_loss_curve, look_at_updates, name_frozen
 from cnnprobe.doctor.looks.structure import look_at_structure
 from cnnprobe.doctor.observation import Observation, error_text
-from cnnprobe.doctor.run import Run, planned_steps, score, start, steps_of_training, train_run
+from cnnprobe.doctor.run import Run, planned_steps, score, settle, start, steps_of_training, train_run
 from cnnprobe.training.step import check_loss
 
+ARRIVED = 0.05  # share of the first statistics that is left when they are held to have arrived
+MOST_PASSES = 400
 BOUNDED = ("relu", "sigmoid", "tanh")  # activations of the output that the trace names more surely than its range
 
 T = TypeVar("T")
 Attempt = Callable[[str, Callable[[], T], T], T]
 
 
-def _attempter(failures: dict[str, str]) -> Attempt:
-    """`attempt(what, measure, otherwise)`: what `measure` returns; `otherwise`, with the error noted, if it raises."""
+def _attempter(failures: dict[str, str], deadline: float) -> Attempt:
+    """`attempt(what, measure, otherwise)`: what `measure` returns; `otherwise`, noted, if it raises or time is over."""
 
     def attempt(what: str, measure: Callable[[], T], otherwise: T) -> T:
         """Runs one measurement of code that may raise anything."""
+        if time.monotonic() > deadline:
+            failures[what] = "no time was left"
+            return otherwise
         try:
             return measure()
         except Exception as error:  # the user's model, loss and loader are what is being examined
@@ -59,12 +66,12 @@ def observe(bench: Bench, *, seconds: float, deadline: float) -> Observation:
     """
     problem = bench.problem
     failures: dict[str, str] = {}
-    attempt = _attempter(failures)
+    attempt = _attempter(failures, deadline)
     facts, names = _static(bench, attempt)
     outputs, blind, loss = _before(bench, attempt, facts, names)
     run = None
     if outputs is not None:
-        steps = planned_steps(problem)
+        steps = planned_steps(bench)
         run = attempt(
             "the training step",
             lambda: train_run(problem, bench, num_steps=steps, seconds=seconds, deadline=deadline),
@@ -73,7 +80,7 @@ def observe(bench: Bench, *, seconds: float, deadline: float) -> Observation:
     layers = ()
     if run is not None:
         layers = _after(bench, run, blind, attempt, facts, names)
-    return Observation(bench, facts, names, loss, run, layers, failures)
+    return Observation(bench, facts, names, loss, run, layers, failures, int(facts.get("settling passes", 0)))
 
 
 def _static(bench: Bench, attempt: Attempt) -> tuple[dict[str, float], dict[str, str]]:
@@ -84,18 +91,18 @@ def _static(bench: Bench, attempt: Attempt) -> tuple[dict[str, float], dict[str,
         **attempt("the look at the order of the batches", lambda: look_at_order(bench), {}),
         **attempt("the look at the pairing of images and labels", lambda: look_at_pairing(bench), {}),
     }
-    whole = steps_of_training(bench.problem)
+    whole = steps_of_training(bench)
     facts["steps of the whole training"] = float("inf") if whole is None else float(whole)
     return facts, {}
 
 
 def _before(
     bench: Bench, attempt: Attempt, facts: dict[str, float], names: dict[str, str]
-) -> tuple[Outputs | None, float, LossLook | None]:
+) -> tuple[Probed | None, float, LossLook | None]:
     """The network and the loss before any update; adds to `facts` and `names`."""
     weights = attempt("the model's init", lambda: start(bench.problem, bench.train.images)[:2], None)
     outputs = weights and attempt("the model's forward pass", lambda: run_forward(bench, weights), None)
-    units = outputs.scores.shape[1] if outputs else bench.num_classes
+    units = units_of(bench, outputs) if outputs else bench.num_classes
     loss = attempt("the reading of the loss", lambda: look_at_loss(bench, units), None)
     if loss is not None:
         names |= {
@@ -109,8 +116,7 @@ def _before(
     built, found = attempt("the look at the structure", lambda: look_at_structure(bench, weights), ({}, {}))
     facts |= seen | built
     names |= called | found
-    if names.get("output activation") in BOUNDED:
-        names["outputs"] = names["output activation"]
+    names["outputs"] = traced_name(names["outputs"], found.get("output activation"))
     blind = float("nan")
     if loss is not None:
         fed = loss.fed_with(names["outputs"])
@@ -123,6 +129,31 @@ def _before(
         facts["initial loss ratio"] = facts["initial loss"] / blind if blind > 0 else float("nan")
     facts |= attempt("the look across examples", lambda: look_across_examples(bench, weights), {})
     return outputs, blind, loss
+
+
+def units_of(bench: Bench, outputs: Probed) -> int:
+    """Scores of each image; 0 for outputs without an axis for them."""
+    raw = main_output(outputs.raw, bench.num_classes)
+    return 0 if raw.ndim == 1 else raw.shape[-1]
+
+
+def traced_name(by_range: str, ending: str | None) -> str:
+    """What outputs look like, where the trace says how the model ends; numbers between 0 and 1 may be anything."""
+    if ending in BOUNDED:
+        return ending
+    if ending == "softmax":
+        return "probabilities"
+    is_guess = by_range in ("sigmoid", "relu")
+    return "logits" if ending is not None and is_guess else by_range
+
+
+def settling_passes(bench: Bench, run: Run, momentum: float) -> int:
+    """Training-mode passes that running statistics still need after a run, if the user's own training makes them."""
+    whole, made = steps_of_training(bench), len(run.curve.loss)
+    if not 0 < momentum < 1 or momentum**made < ARRIVED:
+        return 0
+    needed = math.ceil(math.log(ARRIVED) / math.log(momentum))
+    return 0 if whole is not None and whole < needed else min(needed - made, MOST_PASSES)
 
 
 def numbers_of(record: object) -> dict[str, float]:
@@ -149,6 +180,14 @@ def _after(
         "the look at the units", lambda: look_at_symmetry(run.first[0], run.last[0]), ({}, "")
     )
     facts |= symmetry
+    facts["statistics momentum"] = attempt(
+        "the look at the statistics", lambda: statistics_momentum(bench, run), math.nan
+    )
+    facts["settling passes"] = float(settling_passes(bench, run, facts["statistics momentum"]))
+    settled = attempt(
+        "the settling of statistics", lambda: settle(bench.problem, run.last, int(facts["settling passes"])), run.last
+    )
+    run = run._replace(last=settled)
     rows, seen = attempt("the look at the layers", lambda: look_at_layers(bench, run), ((), {}))
     facts |= seen
     outputs = attempt("the trained model's forward pass", lambda: run_forward(bench, run.last), None)
@@ -156,9 +195,6 @@ def _after(
         facts["end input sensitivity"] = sensitivity(outputs.scores)
     has_dropout = facts.get("strongest dropout rate", 0.0) > 0
     facts |= attempt("the look at the two modes", lambda: look_at_modes(bench, run, has_dropout=has_dropout), {})
-    facts["statistics momentum"] = attempt(
-        "the look at the statistics", lambda: statistics_momentum(bench, run), float("nan")
-    )
     facts |= attempt("the scores", lambda: look_at_scores(bench, run), {})
     return rows
 

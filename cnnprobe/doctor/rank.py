@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
+from cnnprobe.doctor.bench import above_chance
 from cnnprobe.doctor.causes import CAUSES
 from cnnprobe.doctor.causes.record import STAGES, Cause
 from cnnprobe.doctor.observation import Observation
@@ -19,7 +21,11 @@ RIVAL = 0.7  # share of the best gain from which an earlier cause is held to exp
 DECISIVE = 0.9  # strength of evidence that speaks for itself
 SUFFICIENT = 0.5  # the same where no remedy exists that could be run
 LARGE = 0.3  # points after which no further candidate of the same cause is tried
+LEARNT = 0.97  # of the loss of a blind guess: what has not fallen below it has learnt nothing
+BASELINE = "random features accuracy"
+SOLVED = 0.9  # of the baseline, from which nothing else is held to be wrong
 SEEDS = 3
+IN_NETWORK = {"loss", "architecture", "regularisation"}  # stages of faults that another network does not have
 REPLACEMENTS = 6  # runs' worth of time that substitution takes
 
 
@@ -38,6 +44,14 @@ class Tried(NamedTuple):
     gain: float  # over the control of the same seed
 
 
+def has_learnt(seen: Observation) -> bool:
+    """Whether the run got better than any blind guess; where no accuracy is known, whether its loss fell."""
+    reached = seen.facts.get("validation accuracy", math.nan)
+    if math.isnan(reached):
+        return seen.facts.get("end loss ratio", math.inf) < LEARNT
+    return reached > above_chance(seen.bench)
+
+
 def suspect(seen: Observation) -> tuple[Suspect, ...]:
     """The causes that something speaks for, strongest first."""
     evidence = ((cause, cause.evidence(seen)) for cause in CAUSES)
@@ -51,22 +65,29 @@ def _depth(item: Suspect) -> int:
 
 
 def _screen(plan: Plan, seen: Observation, suspects: Iterable[Suspect]) -> tuple[list[Tried], list[str]]:
-    """Runs the remedies of each suspect once; says what the clock or an error left out."""
+    """Runs the remedies of each suspect once, upstream first; says what the clock or an error left out.
+
+    A remedy that brings the network to what fixed random features reach on the same data explains what stands further
+    down the chain of effects: none of that is run.
+    """
     tried: list[Tried] = []
     untried: list[str] = []
-    for item in suspects:
+    solved_at, solved_from = len(STAGES), SOLVED * seen.facts.get(BASELINE, 1.0)
+    for item in sorted(suspects, key=_depth):
         remedies = item.cause.remedies(seen)
-        if not remedies:
+        if not remedies or _depth(item) > solved_at:
             continue
         if not plan.has_time():
             untried.append(f"the remedy of {item.cause.id}: no time was left")
             continue
         try:
-            best = best_attempt(plan, remedies, LARGE)
+            best = best_attempt(plan, remedies, solved_from)
         except Exception as error:  # the user's functions, on inputs that a remedy has changed, may raise anything
             untried.append(f"the remedy of {item.cause.id}: {error!r:.200}")
             continue
         tried.append(Tried(item, best, best.scored.accuracy - control(plan, 0).accuracy))
+        if tried[-1].gain >= LARGE and best.scored.accuracy >= solved_from:
+            solved_at = min(solved_at, _depth(item))
     return tried, untried
 
 
@@ -77,7 +98,8 @@ def _rescued(plan: Plan) -> frozenset[str]:
     accuracies = dict(rescues(plan.bench, deadline=plan.deadline))
     if accuracies.pop("as it is", 1.0) >= FITTED:
         return frozenset()
-    return frozenset(stage for stage, accuracy in accuracies.items() if accuracy >= FITTED)
+    rescued = {part for part, accuracy in accuracies.items() if accuracy >= FITTED}
+    return frozenset(rescued | (IN_NETWORK if "network" in rescued else set()))
 
 
 def _first_cause(plan: Plan, helpful: list[Tried]) -> Tried:
@@ -113,8 +135,12 @@ def _confirm(plan: Plan, item: Tried) -> Trial:
     for seed in range(1, 1 + SEEDS):
         if not plan.has_time(runs=2):
             break
-        scored[seed] = run_twin(plan, item.attempt.problem, seed)
-        control(plan, seed)
+        try:
+            twin = run_twin(plan, item.attempt.problem, seed)
+            control(plan, seed)
+        except Exception:  # another order or other draws may meet an error that the first seed did not, or the deadline
+            break
+        scored[seed] = twin
     return make_trial(plan, scored or {0: item.attempt.scored})
 
 
@@ -128,10 +154,18 @@ def _helps(plan: Plan, item: Tried) -> bool:
     return item.gain >= ENOUGH or _makes_finite(control(plan, 0).curve, item.attempt.scored.curve)
 
 
-def _does_harm(trial: Trial) -> bool:
-    """Whether the gain is large, and twice its standard error where seeds tell; or the remedy makes the loss finite."""
-    error = 0.0 if math.isnan(trial.spread) else trial.spread / math.sqrt(len(trial.control))
-    gains = trial.gain >= max(ENOUGH, 2 * error)
+def _error(plan: Plan, trial: Trial) -> float:
+    """Half the width of a two-sided 90 % interval of the gain: over seeds, or over images where there is one seed."""
+    seeds = len(trial.control)
+    if seeds > 1:
+        return float(stdtrit(seeds - 1, 0.95)) * trial.spread / math.sqrt(seeds)
+    share = float(trial.control[0] + trial.remedied[0]) / 2
+    return 1.64 * math.sqrt(2 * share * (1 - share) / len(plan.bench.valid.images))
+
+
+def _does_harm(plan: Plan, trial: Trial) -> bool:
+    """Whether the gain is large and beyond its error; or the remedy makes the loss finite."""
+    gains = trial.gain >= max(ENOUGH, _error(plan, trial))
     return gains or _makes_finite(trial.control_curve, trial.remedied_curve)
 
 
@@ -161,19 +195,21 @@ def _proved(plan: Plan, seen: Observation, tried: list[Tried]) -> list[Finding]:
     helpful = [item for item in tried if _helps(plan, item)]
     if not helpful:
         return _proved_together(plan, seen, [item for item in tried if item.suspect.evidence.strength >= DECISIVE])
-    first = _first_cause(plan, helpful)
-    others = sorted((item for item in helpful if item is not first), key=lambda item: -item.gain)
-    chosen = [first, *(item for item in others if _still_helps(plan, first, item))]
-    trials = [(item, _confirm(plan, item)) for item in chosen]
-    return [
-        _finding(seen, item.suspect, "cause", remedy=item.attempt.remedy, trial=trial)
-        for item, trial in trials
-        if _does_harm(trial)
-    ]
+    while helpful:
+        first = _first_cause(plan, helpful)
+        helpful.remove(first)
+        trial = _confirm(plan, first)
+        if _does_harm(plan, trial):
+            others = sorted(helpful, key=lambda item: -item.gain)
+            more = [(item, _confirm(plan, item)) for item in others if _still_helps(plan, first, item)]
+            proved = [(first, trial), *((item, found) for item, found in more if _does_harm(plan, found))]
+            return [_finding(seen, i.suspect, "cause", remedy=i.attempt.remedy, trial=t) for i, t in proved]
+    return []
 
 
 def _proved_together(plan: Plan, seen: Observation, decisive: list[Tried]) -> list[Finding]:
-    """Faults that hide each other: no remedy gains alone, but all decisive ones together do."""
+    """Faults that hide each other: no remedy gains alone, but all decisive ones together do, one of each stage."""
+    decisive = list({item.suspect.cause.stage: item for item in decisive}.values())
     if len(decisive) < 2 or not plan.has_time():
         return []
 
@@ -182,10 +218,12 @@ def _proved_together(plan: Plan, seen: Observation, decisive: list[Tried]) -> li
         return functools.reduce(lambda mended, item: item.attempt.remedy(mended), decisive, problem)
 
     try:
-        trial = make_trial(plan, {0: run_twin(plan, remedy(plan.bench.problem), 0)})
+        problem = remedy(plan.bench.problem)
+        first = Attempt(remedy, problem, run_twin(plan, problem, 0))
     except Exception:  # remedies may not go together; then nothing is proved
         return []
-    if trial.gain < ENOUGH:
+    trial = _confirm(plan, Tried(decisive[0].suspect, first, first.scored.accuracy - control(plan, 0).accuracy))
+    if not _does_harm(plan, trial):
         return []
     joint = trial._replace(metric=f"{trial.metric}, all remedies together,")
     return [_finding(seen, item.suspect, "cause", remedy=remedy, trial=joint) for item in decisive]
@@ -195,9 +233,11 @@ def _unproved(plan: Plan, seen: Observation, item: Suspect, tried: Tried | None)
     """A cause where nothing could be run, a warning where the remedy was run in vain and the evidence is decisive."""
     strength = item.evidence.strength
     if tried is None:
-        enough = DECISIVE if item.cause.remedies(seen) else SUFFICIENT
-        return _finding(seen, item, "cause") if strength >= enough else None
-    if _helps(plan, tried) or strength < DECISIVE:
+        if strength < (DECISIVE if item.cause.remedies(seen) else SUFFICIENT):
+            return None
+        is_harmful = item.cause.stage == "generalisation" or not has_learnt(seen)
+        return _finding(seen, item, "cause" if is_harmful else "warning")
+    if math.isnan(tried.gain) or strength < DECISIVE:
         return None
     trial = make_trial(plan, {0: tried.attempt.scored})
     return _finding(seen, item, "warning", remedy=tried.attempt.remedy, trial=trial)

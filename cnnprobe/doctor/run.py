@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from cnnprobe.data.batching import num_batches
-from cnnprobe.doctor.bench import Bench, decide, stream
-from cnnprobe.doctor.compiled import balanced_accuracy, with_compiled_init
+from cnnprobe.doctor.bench import Bench, decide, main_output, stream
+from cnnprobe.doctor.compiled import balanced_accuracy, compiled_state_update, with_compiled_init
 from cnnprobe.training.evaluate import collect_outputs
 from cnnprobe.training.pipeline import prepare
+from cnnprobe.training.predict import predict_classes
 from cnnprobe.training.step import Observation, Report, TrainState, init_state, make_train_step
 from cnnprobe.types import Batch, Curve, Key, Outputs, Params, Problem, State
 
@@ -27,15 +27,14 @@ SLOW_STEP = 0.05  # seconds from which every step may be waited for
 MAX_STEPS = 400  # of a probed run: the faults of the field show within 250
 
 
-def steps_of_training(problem: Problem) -> int | None:
-    """Updates of the user's whole training; None where a loader does not tell."""
-    per_epoch = num_batches(problem)
-    return None if per_epoch is None else per_epoch * problem.num_epochs
+def steps_of_training(bench: Bench) -> int | None:
+    """Updates of the user's whole training; None where a long loader does not tell."""
+    return None if bench.steps_per_epoch is None else bench.steps_per_epoch * bench.problem.num_epochs
 
 
-def planned_steps(problem: Problem) -> int:
+def planned_steps(bench: Bench) -> int:
     """Updates of a probed run: the user's own number, up to a bound."""
-    whole = steps_of_training(problem)
+    whole = steps_of_training(bench)
     return MAX_STEPS if whole is None else min(MAX_STEPS, whole)
 
 
@@ -157,4 +156,24 @@ def score(problem: Problem, bench: Bench, weights: tuple[Params, State]) -> floa
     if bench.valid.ids is None:
         return float("nan")
     outputs = outputs_of(problem, weights, bench.valid.images, train_mode=False, key=jax.random.key(0))
-    return float(balanced_accuracy(decide(outputs), bench.valid.ids, bench.num_classes))
+    return float(balanced_accuracy(_predicted(problem, bench, outputs), bench.valid.ids, bench.num_classes))
+
+
+def _predicted(problem: Problem, bench: Bench, outputs: Outputs) -> np.ndarray:
+    """Classes by the doctor's own rule; by the user's metric where no output has a score for each class."""
+    if problem.predict is None or main_output(outputs, bench.num_classes).shape[-1:] == (bench.num_classes,):
+        return decide(outputs, bench.num_classes)
+    return np.asarray(predict_classes(outputs, len(bench.valid.images), predict=problem.predict))
+
+
+def settle(problem: Problem, weights: tuple[Params, State], num_steps: int) -> tuple[Params, State]:
+    """Lets running statistics arrive: training-mode passes over `num_steps` more batches, parameters held.
+
+    A probed run may be cut short before statistics of a slow average have come in, as in the user's own training they
+    will.
+    """
+    params, state = weights
+    move = compiled_state_update(problem.model)
+    for index, batch in enumerate(prepared_stream(problem, num_steps)):
+        state = move(params, state, batch.images, jax.random.key(index))
+    return params, state

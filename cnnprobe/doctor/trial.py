@@ -7,9 +7,10 @@ import numpy as np
 
 from cnnprobe.doctor.bench import Bench, make_bench
 from cnnprobe.doctor.observation import Observation
-from cnnprobe.doctor.run import Run, planned_steps, score, train_run
+from cnnprobe.doctor.run import Run, planned_steps, score, settle, train_run
 from cnnprobe.types import Curve, Problem, Remedy, Trial
 
+DATA = ("train", "valid", "preprocess", "preprocess_valid", "batches", "num_classes")  # fields that a bench is made of
 OVERHEAD = 1.3  # for reading the data and scoring, beside the run itself
 
 
@@ -19,6 +20,11 @@ class Scored(NamedTuple):
     accuracy: float  # balanced, on the bench's validation sample, in evaluation mode
     curve: Curve
 
+    @property
+    def num_steps(self) -> int:
+        """Updates made."""
+        return len(self.curve.loss)
+
 
 class Plan(NamedTuple):
     """What all trials of one diagnosis share."""
@@ -27,6 +33,7 @@ class Plan(NamedTuple):
     num_steps: int
     run_seconds: float  # that one run may take, compilation aside
     cost_seconds: float  # what one run is expected to take, compilation and scoring included
+    num_settling: int  # training-mode passes after a run, for statistics that a cut run has no time for
     deadline: float  # of the whole diagnosis, `time.monotonic()` seconds
     controls: dict[int, Scored]  # by seed: runs of the user's own problem, made once
 
@@ -38,9 +45,10 @@ class Plan(NamedTuple):
 def make_plan(seen: Observation, *, run_seconds: float, deadline: float) -> Plan:
     """Trials as long as the probed run, which is the first control."""
     if seen.run is None:
-        return Plan(seen.bench, planned_steps(seen.bench.problem), run_seconds, run_seconds, deadline, {})
+        return Plan(seen.bench, planned_steps(seen.bench), run_seconds, run_seconds, 0, deadline, {})
     first = Scored(seen.facts.get("validation accuracy", float("nan")), seen.run.curve)
-    return Plan(seen.bench, len(first.curve.loss), run_seconds, OVERHEAD * seen.run.seconds, deadline, {0: first})
+    cost = OVERHEAD * seen.run.seconds
+    return Plan(seen.bench, first.num_steps, run_seconds, cost, seen.num_settling, deadline, {0: first})
 
 
 def _reseeded(problem: Problem, seed: int) -> Problem:
@@ -49,9 +57,15 @@ def _reseeded(problem: Problem, seed: int) -> Problem:
 
 
 def scored_run(problem: Problem, bench: Bench, plan: Plan) -> Scored:
-    """Trains and scores; a run that the clock cut short scores what it reached."""
+    """Trains and scores.
+
+    Raises:
+      TimeoutError: the clock cut the run short, so that it cannot be held against whole ones.
+    """
     run: Run = train_run(problem, bench, num_steps=plan.num_steps, seconds=2 * plan.run_seconds, deadline=plan.deadline)
-    return Scored(score(problem, bench, run.last), run.curve)
+    if not run.is_complete:
+        raise TimeoutError(f"no time was left: {len(run.curve.loss)} of {plan.num_steps} steps were made")
+    return Scored(score(problem, bench, settle(problem, run.last, plan.num_settling)), run.curve)
 
 
 def control(plan: Plan, seed: int) -> Scored:
@@ -65,15 +79,19 @@ def _control(plan: Plan, seed: int) -> Scored:
     """One run of the user's own problem."""
     try:
         return scored_run(_reseeded(plan.bench.problem, seed), plan.bench, plan)
+    except TimeoutError:
+        raise
     except Exception:  # the same error stands among the failures of the observation
         nothing, none = np.zeros(0), np.zeros((0, plan.bench.num_classes), int)
         return Scored(1 / plan.bench.num_classes, Curve(nothing, nothing, none, none))
 
 
 def run_twin(plan: Plan, remedied: Problem, seed: int) -> Scored:
-    """The remedied problem from one seed, on a bench of its own: a remedy may change the images."""
-    twin = _reseeded(remedied, seed)
-    return scored_run(twin, make_bench(twin), plan)
+    """The remedied problem from one seed, scored on the same images as its control, as the remedy changes them."""
+    own = plan.bench.problem
+    same = all(getattr(remedied, field) is getattr(own, field) for field in DATA)
+    bench = plan.bench if same else make_bench(remedied._replace(seed=own.seed))
+    return scored_run(_reseeded(remedied, seed), bench, plan)
 
 
 def metric_name(bench: Bench) -> str:
@@ -90,7 +108,7 @@ def make_trial(plan: Plan, remedied: dict[int, Scored]) -> Trial:
         metric=metric_name(plan.bench),
         control=np.asarray([run.accuracy for run in controls]),
         remedied=np.asarray([remedied[seed].accuracy for seed in seeds]),
-        num_steps=plan.num_steps,
+        num_steps=controls[0].num_steps,
         control_curve=controls[0].curve,
         remedied_curve=remedied[seeds[0]].curve,
     )
@@ -105,7 +123,7 @@ class Attempt(NamedTuple):
 
 
 def best_attempt(plan: Plan, remedies: tuple[Remedy, ...], enough: float) -> Attempt:
-    """The candidate that scores best from the first seed; later ones are skipped once one gains `enough`.
+    """The candidate that scores best from the first seed; later ones are skipped once one reaches `enough`.
 
     Raises:
       Exception: whatever the last candidate raised, if none of them runs.
@@ -119,7 +137,7 @@ def best_attempt(plan: Plan, remedies: tuple[Remedy, ...], enough: float) -> Att
             continue
         if best is None or not tried.scored.accuracy <= best.scored.accuracy:
             best = tried
-        if best.scored.accuracy - control(plan, 0).accuracy > enough:
+        if best.scored.accuracy >= enough or not plan.has_time():
             break
     if best is None:
         raise problem or ValueError("remedies must be one or more, got none.")

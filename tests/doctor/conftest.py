@@ -25,14 +25,26 @@ def tiny_bench():
 @pytest.fixture(scope="session")
 def healthy_loss():
     look = loss_fingerprint(cross_entropy, 10)
-    return LossLook(look, "cross-entropy", look, "unknown")
+    return LossLook(look, "cross-entropy", look, "softmax-twice")
 
 
 @pytest.fixture
 def healthy(tiny_bench, healthy_loss):
     """An observation whose every fact lies in the middle of its healthy band."""
     facts = {name: (low + high) / 2 for name, (low, high) in _bands().items()}
-    facts |= {"input distinct share": 1.0, "output rank": 2.0, "output width": 10.0, "loss duplication": 1.0}
-    facts |= {"input blank share": 0.0, "validation accuracy": 0.8, "training accuracy": 0.8, "update cosine": 0.5}
+    facts |= {
+        "input distinct share": 1.0,
+        "output places": 1.0,
+        "number of outputs": 1.0,
+        "output width": 10.0,
+        "loss duplication": 1.0,
+    }
+    facts |= {
+        "input blank share": 0.0,
+        "validation accuracy": 0.8,
+        "training accuracy": 0.8,
+        "update cosine": 0.5,
+        "images read": 1000.0,
+    }
     names = {"outputs": "logits", "loss of logits": "cross-entropy", "output shape": "10", "image shape": "8x8x1"}
     return Observation(tiny_bench, facts, names, healthy_loss, None, (), {})

@@ -16,7 +16,7 @@ SICK_FACTS = {
     "label-encoding": {"label out of range share": 0.1, "label max": 10.0},
     "class-imbalance": {"label entropy": 0.1, "label majority share": 0.96},
     "batches-not-shuffled": {"batch label entropy ratio": 0.05, "batch label entropy z": -80.0},
-    "missing-flatten": {"output rank": 4.0},
+    "missing-flatten": {"output places": 169.0},
     "output-units-not-classes": {"output width": 1.0},
     "loss-summed-not-averaged": {"loss duplication": 2.0},
     "symmetric-init": {"initial unit likeness": 1.0, "last unit likeness": 1.0},
@@ -27,7 +27,7 @@ SICK_FACTS = {
     "non-finite-loss": {"non finite loss share": 0.5, "first non finite step": 3.0},
     "dropout-too-strong": {"strongest dropout rate": 0.95, "mask variance ratio": 3.4},
     "dropout-mask-shared": {"mask sharing": 0.9, "strongest dropout rate": 0.5},
-    "batch-statistics-mismatch": {"batch minus running statistics accuracy": 0.18},
+    "batch-statistics-mismatch": {"batch minus running statistics accuracy": 0.18, "statistics momentum": 1.0},
     "too-little-data": {
         "generalisation gap": 0.6,
         "training accuracy": 1.0,

@@ -22,7 +22,7 @@ def plan(tiny_bench, monkeypatch):
     monkeypatch.setattr(trial, "run_twin", run_twin)
     monkeypatch.setattr(rank, "run_twin", run_twin)
     monkeypatch.setattr(rank, "_rescued", lambda plan: frozenset())
-    return Plan(tiny_bench, 100, 1.0, 1.0, time.monotonic() + 1e4, {seed: Scored(0.1, CURVE) for seed in range(9)})
+    return Plan(tiny_bench, 100, 1.0, 1.0, 0, time.monotonic() + 1e4, {seed: Scored(0.1, CURVE) for seed in range(9)})
 
 
 def suspect(cause_id, stage, percent, *, strength=1.0):
@@ -38,6 +38,12 @@ def suspect(cause_id, stage, percent, *, strength=1.0):
 
 def low(plan):
     return plan._replace(bench=plan.bench._replace(problem=plan.bench.problem._replace(batch_size=10)))
+
+
+@pytest.fixture
+def lost(healthy):
+    """A run that learnt nothing."""
+    return healthy._replace(facts={**healthy.facts, "validation accuracy": 0.1})
 
 
 def severities(plan, healthy, *suspects):
@@ -84,9 +90,16 @@ def test_later_cause_that_gains_far_more_is_first(plan, healthy):
     assert findings[0] == ("step", "cause")
 
 
-def test_cause_without_remedy_needs_its_evidence_alone(plan, healthy):
-    assert severities(plan, healthy, suspect("labels", "labels", None)) == [("labels", "cause")]
-    assert severities(plan, healthy, suspect("labels", "labels", None, strength=0.3)) == []
+def test_cause_without_remedy_needs_its_evidence_and_a_run_that_learnt_nothing(plan, healthy, lost):
+    assert severities(plan, lost, suspect("labels", "labels", None)) == [("labels", "cause")]
+    assert severities(plan, lost, suspect("labels", "labels", None, strength=0.3)) == []
+    assert severities(plan, healthy, suspect("labels", "labels", None)) == [("labels", "warning")]
+
+
+def test_first_cause_that_fails_on_fresh_seeds_gives_way_to_the_next(plan, healthy, monkeypatch):
+    lucky = low(plan)._replace(controls={seed: Scored(0.1 if seed == 0 else 0.6, CURVE) for seed in range(9)})
+    findings, _ = weigh(lucky, healthy, (suspect("input", "data", 60), suspect("step", "optimisation", 80)))
+    assert [(f.cause, f.severity) for f in findings if f.severity == "cause"] == [("step", "cause")]
 
 
 def test_what_the_clock_leaves_out_is_said(plan, healthy):
@@ -107,4 +120,4 @@ def test_remedy_that_raises_is_said(plan, healthy):
 def test_noise_is_no_harm(plan):
     noisy = trial.make_trial(plan, {0: Scored(0.3, CURVE), 1: Scored(0.05, CURVE), 2: Scored(0.25, CURVE)})
     assert noisy.gain == pytest.approx(0.1)
-    assert not rank._does_harm(noisy)
+    assert not rank._does_harm(plan, noisy)

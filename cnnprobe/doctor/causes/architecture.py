@@ -1,6 +1,6 @@
 """Faults of the network as it was drawn."""
 
-from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, highest, readings
+from cnnprobe.doctor.causes.record import Advice, Cause, fact, highest, readings, rising
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import redraw_parameters
 from cnnprobe.types import Evidence
@@ -9,7 +9,7 @@ from cnnprobe.types import Evidence
 def _symmetric(seen: Observation) -> Evidence | None:
     """Units of one hidden layer that start as copies of each other and stay so."""
     first, last = fact(seen, "initial unit likeness"), fact(seen, "last unit likeness")
-    strength = graded(min(first, last), max(0.99, highest("initial unit likeness")), 0.9999)
+    strength = rising(min(first, last), max(0.99, highest("initial unit likeness")), 0.9999)
     if not strength:
         return None
     sentence = (

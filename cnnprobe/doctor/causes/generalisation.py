@@ -2,20 +2,23 @@
 
 import numpy as np
 
+from cnnprobe.data.sampling import num_examples
 from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, highest, no_remedy, readings
 from cnnprobe.doctor.learning_curve import FITTED
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.types import Evidence
+
+WORTH_IT = 0.05  # points that a doubling of the images must bring, as a remedy must
 
 
 def _too_few(seen: Observation) -> Evidence | None:
     """Training images fitted, held-out images not, and a measured slope that says that more images would help."""
     gap, slope = fact(seen, "generalisation gap"), fact(seen, "gain from doubling the images")
     start = highest("generalisation gap", factor=1.2)
-    if not (gap > start and fact(seen, "training accuracy") > FITTED and slope > 0):
+    if not (gap > start and fact(seen, "training accuracy") > FITTED and slope >= WORTH_IT):
         return None
-    strength = 0.4 + 0.3 * graded(gap, start, start + 0.2) + 0.3 * graded(slope, 0.0, 0.05)
-    per_class = (seen.bench.num_train or len(seen.bench.train.images)) / seen.bench.num_classes
+    strength = 0.5 + 0.5 * graded(gap, start, start + 0.3)
+    per_class = num_examples(seen.bench.problem.train) / seen.bench.num_classes
     sentence = (
         f"With {per_class:.0f} images a class the network reaches {fact(seen, 'training accuracy'):.0%} on them and"
         f" {fact(seen, 'validation accuracy'):.0%} on others; from half the images to all of them that rose by"

@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, graded_log, highest, lowest, readings
+from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded_log, highest, lowest, readings, rising
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import keep_examples, standardise_inputs
 from cnnprobe.types import Dataset, Evidence, Remedy
 
 SCALE_MARGIN = 4.0  # times the healthy band's edge: between the widest healthy inputs and raw bytes lie two decades
+REPEATED = 0.9  # share of repeats that no oversampling of rare classes reaches
 ENOUGH_LEFT = 0.25  # share of sound images below which nothing is left to train on
 
 
@@ -73,7 +74,8 @@ def _sound(seen: Observation) -> np.ndarray | None:
         return None
     rows = np.asarray(train.images).reshape(len(train.images), -1)
     with np.errstate(invalid="ignore"):
-        return np.flatnonzero(np.isfinite(rows.sum(axis=1, dtype=np.float64)) & (np.ptp(rows, axis=1) > 0))
+        is_finite = np.isfinite(rows.sum(axis=1, dtype=np.float64))
+        return np.flatnonzero(is_finite & (rows.max(axis=1) != rows.min(axis=1)))
 
 
 def _drop_broken(seen: Observation) -> tuple[Remedy, ...]:
@@ -91,12 +93,11 @@ def _blank(seen: Observation) -> Evidence | None:
         "are of one single value": fact(seen, "input blank share"),
         "repeat another image": 1.0 - fact(seen, "input distinct share"),
     }
-    starts = {
-        "are not finite": 0.0,
-        "are of one single value": highest("input blank share") + 0.05,
-        "repeat another image": 1.0 - lowest("input distinct share") + 0.3,
+    strengths = {
+        "are not finite": rising(broken["are not finite"], 0.0, 0.3),
+        "are of one single value": rising(broken["are of one single value"], highest("input blank share") + 0.05, 0.35),
+        "repeat another image": rising(broken["repeat another image"], REPEATED, 0.98),
     }
-    strengths = {what: graded(share, starts[what], starts[what] + 0.3) for what, share in broken.items()}
     worst = max(strengths, key=lambda what: strengths[what])
     if not strengths[worst]:
         return None

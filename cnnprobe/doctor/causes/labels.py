@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 
+from cnnprobe.doctor.bench import above_chance
 from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, lowest, no_remedy, readings
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import balance_classes, map_labels, shuffle_batches, use_cross_entropy
@@ -11,33 +12,43 @@ from cnnprobe.types import Dataset, Evidence, Remedy
 
 PAIRED_Z = 4.0  # standard deviations of the permutation null that only paired labels reach
 MISREAD = ("shifted-labels", "labels-out-of-range")  # names of losses that pull towards another class
-LEARNT_NOTHING = 0.1  # points above chance on held-out images
+FEWEST_FOR_PAIRING = 300  # images, below which neighbours miss much
 
 
 def _misread(seen: Observation) -> Evidence | None:
     """Labels outside of what the loss can read."""
+    labels = np.asarray(seen.bench.train.labels)
     outside, fractions = fact(seen, "label out of range share"), fact(seen, "label non integer share")
-    rows = fact(seen, "label row sum error")
-    name = seen.names.get("loss of logits", "")
-    names = ("label out of range share", "label non integer share", "label row sum error", "label min", "label max")
-    if outside > 0 or fractions > 0 or rows > 0.01:
+    if labels.size == len(labels) and seen.bench.train.ids is not None and (outside > 0 or fractions > 0):
         low, high = fact(seen, "label min"), fact(seen, "label max")
         sentence = (
             f"The labels run from {low:.4g} to {high:.4g}, but the classes are 0 to {seen.bench.num_classes - 1}."
         )
+        names = ("label out of range share", "label non integer share", "label min", "label max")
         return Evidence(sentence, readings(seen, *names), 1.0)
-    if name in MISREAD and fact(seen, "loss num nonfinite") == 0:
-        sentence = f"The loss is smallest for a class other than the label: it behaves like {name.replace('-', ' ')}."
+    if _is_misreading(seen):
+        sentence = f"The loss is smallest for a class other than the label: it behaves like {_loss_name(seen)}."
         return Evidence(sentence, readings(seen, "loss floor", "loss wrong", "loss recovers"), 1.0)
     return None
 
 
+def _loss_name(seen: Observation) -> str:
+    """What the loss is on the outputs that the model gives it."""
+    return seen.loss.name_fed_with(seen.names.get("outputs", "")) if seen.loss else ""
+
+
+def _is_misreading(seen: Observation) -> bool:
+    """Whether the loss, whatever it is fed, pulls towards another class than the label."""
+    pulls_away = _loss_name(seen) in MISREAD and fact(seen, "loss num nonfinite") == 0
+    return seen.loss is not None and seen.loss.wants == "neither" and pulls_away
+
+
 def _ranks(seen: Observation) -> tuple[Remedy, ...]:
     """Labels by rank among the distinct values, or a loss that reads them right."""
-    if seen.names.get("loss of logits") in MISREAD and not fact(seen, "label out of range share"):
-        return (use_cross_entropy,)
     labels = np.asarray(seen.bench.train.labels)
     values = np.unique(labels)
+    if _is_misreading(seen) and not fact(seen, "label out of range share"):
+        return (use_cross_entropy,)
     if labels.size != len(labels) or len(values) > seen.bench.num_classes:
         return ()
     return (map_labels(partial(_by_rank, values)),)
@@ -58,20 +69,17 @@ def _advise_encoding(seen: Observation) -> Advice:
     return Advice(text, "values, labels = np.unique(labels, return_inverse=True)")
 
 
-def _is_blind(seen: Observation) -> bool:
-    """Whether the run ended at chance on images that it had not seen."""
-    return fact(seen, "validation accuracy") < 1 / seen.bench.num_classes + LEARNT_NOTHING
-
-
 def _unrelated(seen: Observation) -> Evidence | None:
     """Neither neighbours nor random features find the labels in the images, and nor did the network."""
     pixels, features = fact(seen, "pixel neighbours z"), fact(seen, "random features z")
-    if not (pixels < PAIRED_Z and features < PAIRED_Z and _is_blind(seen)):
+    enough = fact(seen, "images read") >= FEWEST_FOR_PAIRING
+    # Without held-out images the network's own accuracy may be memory, and says nothing.
+    generalises = seen.bench.has_valid and fact(seen, "validation accuracy") > above_chance(seen.bench)
+    if not (enough and pixels < PAIRED_Z and features < PAIRED_Z and not generalises):
         return None
     sentence = (
-        "Images that look alike have unlike labels: nearest neighbours and random features predict them no better"
-        f" than shuffled ones ({pixels:.1f} and {features:.1f} standard deviations above), nor does the trained"
-        " network."
+        "Images that look alike have unlike labels: nearest neighbours and random features predict them no better than "
+        f"shuffled ones ({pixels:.1f} and {features:.1f} standard deviations above), nor does the trained network."
     )
     names = ("pixel neighbours z", "random features z", "pixel neighbours accuracy", "validation accuracy")
     return Evidence(sentence, readings(seen, *names), graded(max(pixels, features), PAIRED_Z + 1, 2.0))

@@ -1,6 +1,7 @@
 """Faults of the loss and of the head that feeds it."""
 
 import jax
+import numpy as np
 
 from cnnprobe.doctor.causes.record import Advice, Cause, fact, readings
 from cnnprobe.doctor.observation import Observation
@@ -87,7 +88,13 @@ def _squashed(seen: Observation) -> Evidence | None:
         )
         return Evidence(sentence, readings(seen, *FINGERPRINT), 0.9)
     kind = _outputs(seen)
-    softmax_loss = _name(seen) in ("cross-entropy", "smoothed cross-entropy", "focal", "class-mean", "summed")
+    softmax_loss = (kind == "sigmoid" and _name(seen) == "one-vs-rest") or _name(seen) in (
+        "cross-entropy",
+        "smoothed cross-entropy",
+        "focal",
+        "class-mean",
+        "summed",
+    )
     if kind not in BOUNDED or not softmax_loss:
         return None
     sentence = (
@@ -173,7 +180,8 @@ def _advise_mean(seen: Observation) -> Advice:
 def _wrong_width(seen: Observation) -> Evidence | None:
     """Another number of scores than classes."""
     width, classes = fact(seen, "output width"), seen.bench.num_classes
-    if width in (float(classes), 1.0 if classes == 2 and _outputs(seen) != "constant" else -1.0) or not width > 0:
+    is_binary = width == 1 and classes == 2 and not seen.names.get("output activation", "").startswith("softmax")
+    if width == classes or is_binary or fact(seen, "number of outputs") != 1 or seen.bench.train.ids is None:
         return None
     sentence = f"The model returns {width:.0f} scores for each image, but there are {classes} classes."
     return Evidence(sentence, readings(seen, "output width", "output zero share"), 1.0 if width < classes else 0.5)
@@ -195,14 +203,13 @@ def _advise_width(seen: Observation) -> Advice:
 
 def _unflattened(seen: Observation) -> Evidence | None:
     """A map of scores where one row for each image is wanted."""
-    rank = fact(seen, "output rank")
-    if not rank > 2:
+    if not fact(seen, "output places") > 1 or np.ndim(seen.bench.train.labels) > 2:
         return None
     sentence = (
         f"The model returns {seen.names['output shape']} for {seen.names['image shape']} images: a map of scores, not"
         " one row for each image."
     )
-    return Evidence(sentence, readings(seen, "output rank"), 1.0)
+    return Evidence(sentence, readings(seen, "output rank", "output places"), 1.0)
 
 
 def _flattened(seen: Observation) -> tuple[Remedy, ...]:

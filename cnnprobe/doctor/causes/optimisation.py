@@ -1,8 +1,10 @@
 """Faults of the update: its direction, its size, and what it leaves out."""
 
+import math
+
 import optax
 
-from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, graded_log, highest, lowest, readings
+from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, graded_log, highest, lowest, readings, rising
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import (
     negate_loss,
@@ -13,6 +15,7 @@ from cnnprobe.doctor.remedies import (
 )
 from cnnprobe.types import Evidence, Remedy
 
+MOST_PATIENCE = 1.0  # decades by which a long training excuses small steps
 REFERENCE = replace_optimizer(optax.adam(1e-3))
 ADVICE_REFERENCE = "optimizer = optax.adam(1e-3)"
 
@@ -54,13 +57,14 @@ def _advise_sign(_: Observation) -> Advice:
 def _frozen(seen: Observation) -> Evidence | None:
     """Parameters that no step has moved, though their layer's activations are alive."""
     share = fact(seen, "frozen parameter share")
-    if not share > highest("frozen parameter share") + 0.01 or fact(seen, "first zero gradient share") > 0.95:
+    few = fact(seen, "number of updates") == 1 or fact(seen, "initial dead unit share") > 0.95
+    if not share > highest("frozen parameter share") + 0.01 or few:
         return None
     which = seen.names.get("frozen", "")
     cut = fact(seen, "cut gradient share") > 0
     why = "their gradient is zero though their layers are active" if cut else "the optimizer gives them no update"
     sentence = f"{share:.0%} of the parameters never move ({which}): {why}."
-    return Evidence(sentence, readings(seen, "frozen parameter share", "cut gradient share"), 0.9)
+    return Evidence(sentence, readings(seen, "frozen parameter share", "cut gradient share"), 0.8)
 
 
 def _thaw(seen: Observation) -> tuple[Remedy, ...]:
@@ -90,12 +94,12 @@ def _overshooting(seen: Observation) -> Evidence | None:
     strength = max(
         graded_log(jump, start, 4 * start),
         (
-            graded(zeros, max(highest("last zero gradient share"), 0.8), 0.98)
+            rising(zeros, max(0.8, highest("last zero gradient share")), 0.98)
             if fact(seen, "first zero gradient share") < 0.7
             else 0.0
         ),
         graded(fact(seen, "median log10 update ratio"), highest("median log10 update ratio") + 0.2, 0.0),
-        1.0 if broken else 0.0,
+        rising(fact(seen, "non finite loss share"), 0.0, 0.1),
     )
     if not strength:
         return None
@@ -129,9 +133,10 @@ def _advise_smaller(_: Observation) -> Advice:
 
 def _creeping(seen: Observation) -> Evidence | None:
     """Updates so small beside the parameters that the run could not get anywhere."""
-    ratio = fact(seen, "median log10 update ratio")
-    start = lowest("median log10 update ratio") - 0.3
-    strength = graded(ratio, start, start - 0.7)
+    ratio, start = fact(seen, "median log10 update ratio"), lowest("median log10 update ratio") - 0.3
+    # A training many times as long as the probed run may get there with steps as much smaller.
+    patience = math.log10(max(fact(seen, "steps of the whole training") / fact(seen, "number of steps"), 1.0))
+    strength = graded(ratio + min(patience, MOST_PATIENCE), start, start - 0.7)
     if not strength or fact(seen, "first zero gradient share") > 0.95:
         return None
     sentence = (
@@ -169,7 +174,7 @@ def _not_finite(seen: Observation) -> Evidence | None:
         f"The loss is NaN or infinite in {share:.0%} of the steps, first in step"
         f" {fact(seen, 'first non finite step'):.0f}."
     )
-    return Evidence(sentence, readings(seen, "non finite loss share", "first non finite step"), 1.0)
+    return Evidence(sentence, readings(seen, "non finite loss share", "first non finite step"), rising(share, 0.0, 0.1))
 
 
 def _finite_loss(seen: Observation) -> tuple[Remedy, ...]:

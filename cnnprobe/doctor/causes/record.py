@@ -56,7 +56,14 @@ def graded(value: float, start: float, full: float) -> float:
     """
     if math.isnan(value + start + full):
         return 0.0
+    if start == full:
+        return float(value > start)
     return min(max((value - start) / (full - start), 0.0), 1.0)
+
+
+def rising(value: float, start: float, full: float) -> float:
+    """`graded` for what is worse the larger it is; where the healthy band reaches past `full`, 1 beyond the band."""
+    return graded(value, start, max(start, full))
 
 
 def graded_log(value: float, start: float, full: float) -> float:

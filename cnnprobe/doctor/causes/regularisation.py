@@ -1,18 +1,18 @@
 """Faults of what differs between training and evaluation."""
 
-from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, highest, readings
+from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, highest, readings, rising
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import faster_statistics, thin_dropout, use_batch_statistics
 from cnnprobe.types import Evidence, Remedy
+
+ARRIVED = 0.05  # share of the first statistics that may be left at the end of the user's own training
 
 
 def _noisy(seen: Observation) -> Evidence | None:
     """Dropout whose noise drowns what differs between images."""
     rate, ratio = fact(seen, "strongest dropout rate"), fact(seen, "mask variance ratio")
-    strength = max(
-        graded(rate, highest("strongest dropout rate"), 0.95),
-        graded(ratio, highest("mask variance ratio") * 1.5, highest("mask variance ratio") * 5),
-    )
+    band = highest("mask variance ratio")
+    strength = max(rising(rate, highest("strongest dropout rate"), 0.95), rising(ratio, 1.5 * band, 5 * band))
     if not strength or not rate > 0:
         return None
     sentence = (
@@ -37,7 +37,7 @@ def _shared(seen: Observation) -> Evidence | None:
     """One mask for the whole batch."""
     sharing = fact(seen, "mask sharing")
     start = 2 * highest("mask sharing")
-    strength = graded(sharing, start, 0.5) if fact(seen, "strongest dropout rate") > 0 else 0.0
+    strength = rising(sharing, start, 0.5) if fact(seen, "strongest dropout rate") > 0 else 0.0
     if not strength:
         return None
     sentence = (
@@ -59,9 +59,11 @@ def _advise_unshared(_: Observation) -> Advice:
 def _stale(seen: Observation) -> Evidence | None:
     """Better on the same training images with the batch's statistics than with the stored ones."""
     gap = fact(seen, "batch minus running statistics accuracy")
-    start = max(highest("batch minus running statistics accuracy"), 0.03)
+    start = max(0.03, highest("batch minus running statistics accuracy"))
     strength = graded(gap, start, start + 0.1)
-    if not strength:
+    whole, momentum = fact(seen, "steps of the whole training"), fact(seen, "statistics momentum")
+    still_coming = 0 < momentum < 1 and whole > fact(seen, "number of steps") and momentum**whole < ARRIVED
+    if not strength or (still_coming and not fact(seen, "settling passes") > 0):
         return None
     sentence = (
         f"On the same training images the network is {gap:.0%} points better with the statistics of the batch than"

@@ -32,7 +32,7 @@ def _frozen(bench: Bench, run: Run, batches: Iterable[np.ndarray], *, train_mode
     for index, images in enumerate(batches):
         key = jax.random.key(index)
         outputs = outputs_of(bench.problem, run.last, images, train_mode=train_mode, key=key)
-        counts.append(np.asarray(class_counts(decide(outputs), bench.num_classes)))
+        counts.append(np.asarray(class_counts(decide(outputs, bench.num_classes), bench.num_classes)))
     return batch_collapse(np.stack(counts))
 
 

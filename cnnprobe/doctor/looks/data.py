@@ -30,6 +30,7 @@ def look_at_images(bench: Bench) -> dict[str, float]:
     stats = image_stats(bench.train.images)
     facts = {f"input {name.replace('_', ' ')}": float(value) for name, value in stats._asdict().items()}
     facts["input nonfinite share"] = facts.pop("input num nonfinite images") / len(bench.train.images)
+    facts["images read"] = float(len(bench.train.images))
     if bench.has_valid:
         valid = image_stats(bench.valid.images)
         scale = max(float(stats.std), 1e-12)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from cnnprobe.doctor.bench import Bench, scores_of
+from cnnprobe.doctor.bench import Bench, main_output, scores_of
 from cnnprobe.doctor.compiled import input_sensitivity
 from cnnprobe.doctor.looks.loss import name_outputs
 from cnnprobe.doctor.run import outputs_of
@@ -21,25 +21,30 @@ SMALLEST_FAN_IN = 4  # weights below which the cosine of two random units is lar
 TINY = 1e-30
 
 
-class Outputs(NamedTuple):
+class Probed(NamedTuple):
     """What the model returns for the probe images."""
 
     raw: Any  # as the model returns it
     scores: Float[np.ndarray, "batch units"]
 
 
-def run_forward(bench: Bench, weights: tuple[Params, State]) -> Outputs:
+def run_forward(bench: Bench, weights: tuple[Params, State]) -> Probed:
     """The model's outputs in evaluation mode."""
     images = bench.train.images[:NUM_PROBED]
     raw = outputs_of(bench.problem, weights, images, train_mode=False, key=jax.random.key(0))
-    return Outputs(raw, scores_of(raw))
+    return Probed(raw, scores_of(raw, bench.num_classes))
 
 
-def look_at_outputs(bench: Bench, outputs: Outputs) -> tuple[dict[str, float], dict[str, str]]:
+def look_at_outputs(bench: Bench, outputs: Probed) -> tuple[dict[str, float], dict[str, str]]:
     """Shape and range of the outputs, and what they look like."""
-    first, scores = np.asarray(jax.tree.leaves(outputs.raw)[0]), outputs.scores
+    first, scores = main_output(outputs.raw, bench.num_classes), outputs.scores
     finite = scores[np.all(np.isfinite(scores), axis=1)]
-    facts = {"output rank": float(first.ndim), "output width": float(scores.shape[1])}
+    facts = {
+        "output rank": float(first.ndim),
+        "output width": float(scores.shape[1]),
+        "output places": float(np.prod(first.shape[1:-1])),
+        "number of outputs": float(len(jax.tree.leaves(outputs.raw))),
+    }
     if len(finite):
         facts |= {
             "output min": float(finite.min()),
@@ -61,7 +66,7 @@ def sensitivity(scores: Float[np.ndarray, "batch units"]) -> float:
     return float(input_sensitivity(both))
 
 
-def first_loss(bench: Bench, outputs: Outputs) -> Any:
+def first_loss(bench: Bench, outputs: Probed) -> Any:
     """What the user's loss returns for the first outputs, in a batch of the user's size."""
     size = min(bench.problem.batch_size, len(outputs.scores))
     rows = jax.tree.map(lambda x: jnp.asarray(x)[:size] if np.ndim(x) else x, outputs.raw)
@@ -75,7 +80,7 @@ def look_at_symmetry(first: Params, last: Params) -> tuple[dict[str, float], str
     the labels tell apart. So the layer whose likeness lasts is the one reported.
     """
     pairs = per_layer(lambda a, b: (_likeness(np.asarray(a)), _likeness(np.asarray(b))), first, jax.device_get(last))
-    lasting = {name: pair for name, pair in pairs.items() if not np.isnan(min(pair))}
+    lasting = {name: pair for name, pair in pairs.items() if not np.isnan(pair).any()}
     if not lasting:
         return {}, ""
     worst = max(lasting, key=lambda name: min(lasting[name]))

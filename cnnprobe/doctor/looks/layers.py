@@ -14,14 +14,17 @@ from cnnprobe.tracing.taps import value_and_grad
 from cnnprobe.types import Images, LayerRow, Params, State
 
 NUM_PROBED = 256  # images
+FEWEST_PROBED = 16
+MAX_NUMBERS = 4_000_000  # entries of all probe images: their maps and gradients are kept at once
 LAST_STEPS = 20  # over which the size of the updates is averaged
 TINY = 1e-30  # of squares, under the logarithm
 
 
 def _stats_of(bench: Bench, weights: list[tuple[Params, State]]) -> list[dict[str, LayerStats]]:
     """Readings of the user's loss on the probe images, in evaluation mode, for several weights."""
-    images = jnp.asarray(bench.train.images[:NUM_PROBED])
-    labels = jnp.asarray(bench.train.labels[:NUM_PROBED])
+    num = int(np.clip(MAX_NUMBERS // bench.train.images[0].size, FEWEST_PROBED, NUM_PROBED))
+    images = jnp.asarray(bench.train.images[:num])
+    labels = jnp.asarray(bench.train.labels[:num])
     apply, loss = bench.problem.model.apply, bench.problem.loss
 
     def loss_fn(params: Params, state: State, images: Images) -> Float[Array, ""]:

@@ -10,11 +10,16 @@ from jaxtyping import Float, Int
 
 from cnnprobe.doctor.bench import Bench
 from cnnprobe.probes.fingerprint import LossFingerprint, loss_fingerprint
-from cnnprobe.probes.losses import name_loss
+from cnnprobe.probes.losses import HEALTHY_LOSSES, name_loss
 from cnnprobe.types import Labels
 
-HEALTHY_LOSSES = ("cross-entropy", "smoothed cross-entropy", "focal", "one-vs-rest", "hinge")
-SLOW_LOSSES = ("squared-error", "class-mean")  # they lead to the right answer, slowly
+SLOW_LOSSES = ("class-mean", "summed")  # right but for their scale
+RECOVERED = 0.95  # share of free logits that descent brings to the right class
+
+
+def _leads_right(name: str, fingerprint: LossFingerprint) -> bool:
+    """Whether descent on the loss leads to the right class, at whatever pace."""
+    return name in HEALTHY_LOSSES or name in SLOW_LOSSES or (name == "unknown" and fingerprint.recovers >= RECOVERED)
 
 
 class LossLook(NamedTuple):
@@ -28,11 +33,15 @@ class LossLook(NamedTuple):
     @property
     def wants(self) -> str:
         """`logits`, `probabilities`, `either` or `neither`: what makes it a loss that leads to the right class."""
-        logits = self.name_of_logits in HEALTHY_LOSSES + SLOW_LOSSES
-        probabilities = self.name_of_probabilities in HEALTHY_LOSSES + SLOW_LOSSES
-        return {(True, True): "either", (True, False): "logits", (False, True): "probabilities"}.get(
-            (logits, probabilities), "neither"
-        )
+        logits = _leads_right(self.name_of_logits, self.of_logits)
+        probabilities = _leads_right(self.name_of_probabilities, self.of_probabilities)
+        if logits and probabilities:
+            return "either"
+        return "logits" if logits else "probabilities" if probabilities else "neither"
+
+    def name_fed_with(self, outputs: str) -> str:
+        """What the loss is on outputs of this name."""
+        return self.name_of_probabilities if outputs in ("probabilities", "sigmoid") else self.name_of_logits
 
     def fed_with(self, outputs: str) -> LossFingerprint:
         """The fingerprint that tells how the loss behaves on outputs of this name."""
@@ -40,18 +49,25 @@ class LossLook(NamedTuple):
 
 
 def label_encoder(bench: Bench) -> Callable[[Int[np.ndarray, " n"]], Labels] | None:
-    """Class ids written in the user's own label format, by example; None where some class has no example."""
-    ids = bench.train.ids
-    if ids is None or not set(range(bench.num_classes)) <= set(ids.tolist()):
-        return None
-    rows = np.asarray([np.flatnonzero(ids == c)[0] for c in range(bench.num_classes)])
-    examples = np.asarray(bench.train.labels)[rows]
-    return lambda wanted: examples[np.asarray(wanted)]
+    """Class ids written in the user's own label format; None for plain integers.
+
+    One example of each class shows the format, whatever it is; where a class has none, rows are written as one-hot.
+    """
+    ids, labels = bench.train.ids, np.asarray(bench.train.labels)
+    if ids is not None:
+        known, first = np.unique(ids, return_index=True)
+        if len(known) == bench.num_classes:
+            return lambda wanted: labels[first][np.asarray(wanted)]
+    if labels.ndim == 2 and labels.shape[1] == bench.num_classes:
+        return lambda wanted: np.eye(bench.num_classes, dtype=labels.dtype)[np.asarray(wanted)]
+    if labels.ndim == 2:
+        return lambda wanted: np.asarray(wanted)[:, None].astype(labels.dtype)
+    return None
 
 
 def look_at_loss(bench: Bench, num_units: int) -> LossLook:
     """Fingerprints the user's loss as it is and behind a softmax."""
-    link = jax.nn.sigmoid if num_units == 1 else jax.nn.softmax
+    link = jax.nn.sigmoid if num_units <= 1 else jax.nn.softmax
 
     def fingerprint(link: Callable | None) -> LossFingerprint:
         """The reading behind `link`."""

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnprobe.doctor.bench import Bench, decide, scores_of
-from cnnprobe.doctor.compiled import balanced_accuracy
+from cnnprobe.doctor.compiled import balanced_accuracy, compiled_state_update
 from cnnprobe.doctor.run import Run, outputs_of
 from cnnprobe.probes.modes import mask_sharing, mask_variance_ratio, mode_gap
 from cnnprobe.tracing.surgery import set_dropout_rate
@@ -36,9 +36,8 @@ def look_at_modes(bench: Bench, run: Run, *, has_dropout: bool) -> dict[str, flo
 
     def outputs(problem: Problem, *, train_mode: bool, draw: int = 0) -> np.ndarray:
         """Scores in one mode."""
-        return scores_of(
-            outputs_of(problem, run.last, images, train_mode=train_mode, key=jax.random.fold_in(key, draw))
-        )
+        drawn = outputs_of(problem, run.last, images, train_mode=train_mode, key=jax.random.fold_in(key, draw))
+        return scores_of(drawn, bench.num_classes)
 
     evaluated = outputs(bench.problem, train_mode=False)
     trained = outputs(bench.problem, train_mode=True)
@@ -52,7 +51,7 @@ def look_at_modes(bench: Bench, run: Run, *, has_dropout: bool) -> dict[str, flo
         facts["mask sharing"] = float(mask_sharing(masks))
     if ids is not None:
         accuracy = [
-            float(balanced_accuracy(decide(scores), ids[: len(images)], bench.num_classes))
+            float(balanced_accuracy(decide(scores, bench.num_classes), ids[: len(images)], bench.num_classes))
             for scores in (trained, still, evaluated)
         ]
         facts["train mode minus eval mode accuracy"] = accuracy[0] - accuracy[2]
@@ -70,14 +69,10 @@ def statistics_momentum(bench: Bench, run: Run) -> float:
     if not any(map(_is_float, jax.tree.leaves(state))):
         return float("nan")
 
-    @jax.jit
-    def moved(params: Params, state: State, images: Images) -> State:
-        """The state after one batch."""
-        return bench.problem.model.apply(params, state, images, key=jax.random.key(0), train=True)[1]
-
+    moved = compiled_state_update(bench.problem.model)
     shifted = jax.tree.map(lambda x: x + 1 if _is_float(x) else x, state)
-    images = bench.train.images[:NUM_MOVED]
-    low, high = jax.device_get((moved(params, state, images), moved(params, shifted, images)))
+    batch = bench.train.images[:NUM_MOVED], jax.random.key(0)
+    low, high = jax.device_get((moved(params, state, *batch), moved(params, shifted, *batch)))
     pairs = zip(jax.tree.leaves(low), jax.tree.leaves(high), strict=True)
     return float(np.median([np.mean(b - a) for a, b in pairs if _is_float(a)]))
 

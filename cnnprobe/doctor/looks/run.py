@@ -2,7 +2,7 @@
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from cnnprobe.doctor.run import ROWS, Run
 
@@ -35,7 +35,7 @@ def look_at_loss_curve(run: Run, blind: float) -> dict[str, float]:
     if not finite.any():
         return facts
     smooth = _smooth(loss[finite])
-    reference = np.nanmax([smooth[0], blind])
+    reference = np.nanmax([loss[finite][0], blind])  # the first loss itself: an average of five may hold the jump
     end = float(np.mean(_tail(loss[finite])))
     if reference > 0:
         facts["largest loss ratio"] = float(np.max(smooth) / reference)
@@ -66,8 +66,7 @@ def look_at_updates(run: Run) -> dict[str, float]:
     update, grad = _row(run, "update"), _row(run, "gradient")
     ratios = _log10_ratios(run)[:, _kernels(run)]
     moving = ratios[np.isfinite(ratios)]
-    frozen = np.all(update == 0, axis=0)
-    cut = frozen & np.all(grad == 0, axis=0)
+    frozen, cut = frozen_leaves(run), np.all(grad == 0, axis=0)
     zeros = _row(run, "zeros").sum(axis=1) / sizes.sum()
     with np.errstate(divide="ignore", invalid="ignore"):
         norm_ratio = np.sqrt(update.sum(axis=1) / grad.sum(axis=1))
@@ -78,7 +77,9 @@ def look_at_updates(run: Run) -> dict[str, float]:
         "update cosine": _finite_median(cosine[:5]),
         "frozen parameter share": float(sizes[frozen].sum() / sizes.sum()),
         "cut gradient share": float(sizes[cut].sum() / sizes.sum()),
-        "first zero gradient share": float(zeros[0]),
+        "number of updates": float(np.sum(update.sum(axis=1) > 0)),
+        # An output layer that starts at zero passes no gradient in the first step.
+        "first zero gradient share": float(np.min(zeros[:5])),
         "last zero gradient share": float(np.mean(_tail(zeros))),
         "parameter growth": float(np.sqrt(_row(run, "param")[-1].sum() / max(_row(run, "param")[0].sum(), FLOOR))),
     }
@@ -90,8 +91,12 @@ def _finite_median(values: np.ndarray) -> float:
     return float(np.median(finite)) if finite.size else float("nan")
 
 
+def frozen_leaves(run: Run) -> Bool[np.ndarray, " leaves"]:
+    """Which parameters learnt nothing: no update, or no gradient, since weight decay alone moves too."""
+    return np.all(_row(run, "update") == 0, axis=0) | np.all(_row(run, "gradient") == 0, axis=0)
+
+
 def name_frozen(run: Run) -> str:
-    """The parameters that never moved, by name, three at most."""
-    frozen = np.all(_row(run, "update") == 0, axis=0)
-    names = [name for name, still in zip(run.leaf_names, frozen, strict=True) if still]
+    """The parameters that never learnt, by name, three at most."""
+    names = [name for name, still in zip(run.leaf_names, frozen_leaves(run), strict=True) if still]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
