@@ -8,9 +8,13 @@ from cnnprobe.doctor.causes.record import STAGES, graded, graded_log
 BY_ID = {cause.id: cause for cause in CAUSES}
 
 SICK_FACTS = {
-    "inputs-not-scaled": {"input std": 72.0, "input max abs": 255.0, "initial loss ratio": 104.0},
-    "inputs-scaled-twice": {"input std": 0.0011},
-    "inputs-offset": {"input offset ratio": 36.0},
+    "inputs-not-scaled": {
+        "input standard deviation": 72.0,
+        "input largest absolute value": 255.0,
+        "initial loss ratio": 104.0,
+    },
+    "inputs-scaled-twice": {"input standard deviation": 0.0011},
+    "inputs-offset": {"input mean over standard deviation": 36.0},
     "inputs-blank-or-corrupt": {"input blank share": 1.0, "input distinct share": 0.001},
     "labels-unrelated-to-images": {"pixel neighbours z": 0.1, "random features z": -0.4, "validation accuracy": 0.1},
     "label-encoding": {"label out of range share": 0.1, "label max": 10.0},
@@ -19,10 +23,11 @@ SICK_FACTS = {
     "missing-flatten": {"output places": 169.0},
     "output-units-not-classes": {"output width": 1.0},
     "loss-summed-not-averaged": {"loss duplication": 2.0},
+    "init-scale-wrong": {"initial loss ratio": 900.0},
     "symmetric-init": {"initial unit likeness": 1.0, "last unit likeness": 1.0},
     "update-goes-uphill": {"update cosine": -0.49},
     "learning-rate-too-high": {"largest loss ratio": 32.0},
-    "updates-too-small": {"median log10 update ratio": -5.9},
+    "updates-too-small": {"log10 of update over parameter": -5.9},
     "parameters-not-updated": {"frozen parameter share": 1.0, "cut gradient share": 0.0},
     "non-finite-loss": {"non finite loss share": 0.5, "first non finite step": 3.0},
     "dropout-too-strong": {"strongest dropout rate": 0.95, "mask variance ratio": 3.4},

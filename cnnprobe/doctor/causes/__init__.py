@@ -8,7 +8,7 @@ CAUSES: tuple[Cause, ...] = (
     *labels.CAUSES,
     *loss.CAUSES,
     *architecture.CAUSES,
-    *optimisation.CAUSES,
     *regularisation.CAUSES,
+    *optimisation.CAUSES,
     *generalisation.CAUSES,
 )

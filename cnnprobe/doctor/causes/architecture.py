@@ -1,6 +1,6 @@
 """Faults of the network as it was drawn."""
 
-from cnnprobe.doctor.causes.record import Advice, Cause, fact, highest, readings, rising
+from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded_log, highest, readings, rising
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import redraw_parameters
 from cnnprobe.types import Evidence
@@ -21,10 +21,38 @@ def _symmetric(seen: Observation) -> Evidence | None:
 
 def _advise_init(_: Observation) -> Advice:
     """Random kernels."""
-    return Advice("Draw the kernels at random, each unit its own.", "kernel_init=nn.initializers.he_normal()")
+    return Advice(
+        "Draw the kernels at random, each unit its own, with a variance of 2 over the number of inputs.",
+        "kernel_init=nn.initializers.he_normal()",
+    )
+
+
+def _loud(seen: Observation) -> Evidence | None:
+    """Scores so large before any training that the network is surely wrong, though its inputs are of healthy scale."""
+    ratio = fact(seen, "initial loss ratio")
+    start = highest("initial loss ratio", factor=3.0)
+    strength = graded_log(ratio, start, 10 * start)
+    if not strength or fact(seen, "input standard deviation") > highest("input standard deviation", factor=2.0):
+        return None
+    sentence = (
+        f"Before any training the loss is {ratio:.3g} times that of a blind guess, though the inputs are of healthy "
+        "scale: the weights are drawn too large."
+    )
+    return Evidence(sentence, readings(seen, "initial loss ratio", "input standard deviation"), strength)
 
 
 CAUSES = (
+    Cause(
+        "init-scale-wrong",
+        "the weights are drawn too large",
+        "architecture",
+        _loud,
+        lambda _: (redraw_parameters,),
+        _advise_init,
+        "Each layer multiplies its signal by the scale of its weights; a network that starts sure and wrong spends its "
+        "training on coming back.",
+        ("He, Zhang, Ren & Sun, Delving deep into rectifiers, ICCV 2015",),
+    ),
     Cause(
         "symmetric-init",
         "all units of a layer are copies",

@@ -14,13 +14,13 @@ ENOUGH_LEFT = 0.25  # share of sound images below which nothing is left to train
 
 def _standardise(seen: Observation) -> tuple[Remedy, ...]:
     """Mean and standard deviation as measured on the sample."""
-    std = fact(seen, "input std")
+    std = fact(seen, "input standard deviation")
     return (standardise_inputs(fact(seen, "input mean"), std),) if std > 0 else ()
 
 
 def _advise_scaling(seen: Observation) -> Advice:
     """Numbers for the user's own `preprocess`."""
-    mean, std = fact(seen, "input mean"), fact(seen, "input std")
+    mean, std = fact(seen, "input mean"), fact(seen, "input standard deviation")
     text = (
         f"Bring the inputs to mean 0 and standard deviation 1; now they have mean {mean:.4g} and standard deviation"
         f" {std:.4g}."
@@ -30,33 +30,41 @@ def _advise_scaling(seen: Observation) -> Advice:
 
 def _too_large(seen: Observation) -> Evidence | None:
     """Inputs far wider than any healthy run's, which the model does not scale back itself."""
-    std, loss = fact(seen, "input std"), fact(seen, "initial loss ratio")
-    start = highest("input std", factor=SCALE_MARGIN)
+    std, loss = fact(seen, "input standard deviation"), fact(seen, "initial loss ratio")
+    start = highest("input standard deviation", factor=SCALE_MARGIN)
     strength = graded_log(std, start, 4 * start)
     if not strength:
         return None
-    sentence = f"The inputs have standard deviation {std:.3g} and reach {fact(seen, 'input max abs'):.4g}"
+    sentence = (
+        f"The inputs have standard deviation {std:.3g} and reach {fact(seen, 'input largest absolute value'):.4g}"
+    )
     felt = graded_log(loss, highest("initial loss ratio"), 10 * highest("initial loss ratio"))
     sentence += f"; before any training the loss is {loss:.3g} times that of a blind guess." if felt else "."
-    names = ("input std", "input max abs", "initial loss ratio")
+    names = ("input standard deviation", "input largest absolute value", "initial loss ratio")
     return Evidence(sentence, readings(seen, *names), 0.6 * strength + 0.4 * felt)
 
 
 def _too_small(seen: Observation) -> Evidence | None:
     """Inputs far narrower than any healthy run's."""
-    std = fact(seen, "input std")
-    start = lowest("input std", factor=1 / SCALE_MARGIN)
+    std = fact(seen, "input standard deviation")
+    start = lowest("input standard deviation", factor=1 / SCALE_MARGIN)
     strength = graded_log(std, start, start / 4)
-    if not strength or fact(seen, "input offset ratio") > highest("input offset ratio", factor=SCALE_MARGIN):
+    if not strength or fact(seen, "input mean over standard deviation") > highest(
+        "input mean over standard deviation", factor=SCALE_MARGIN
+    ):
         return None
     sentence = f"The inputs have standard deviation {std:.3g}: they were scaled down twice."
-    return Evidence(sentence, readings(seen, "input std", "input max abs", "initial input sensitivity"), strength)
+    return Evidence(
+        sentence,
+        readings(seen, "input standard deviation", "input largest absolute value", "initial input sensitivity"),
+        strength,
+    )
 
 
 def _offset(seen: Observation) -> Evidence | None:
     """A mean that drowns what differs between images."""
-    ratio = fact(seen, "input offset ratio")
-    start = highest("input offset ratio", factor=2.0)
+    ratio = fact(seen, "input mean over standard deviation")
+    start = highest("input mean over standard deviation", factor=2.0)
     strength = graded_log(ratio, start, 2 * start)
     if not strength:
         return None
@@ -64,7 +72,11 @@ def _offset(seen: Observation) -> Evidence | None:
         f"The mean of the inputs is {ratio:.3g} times their standard deviation, so every image looks alike to the"
         " first layer."
     )
-    return Evidence(sentence, readings(seen, "input offset ratio", "input mean", "initial input sensitivity"), strength)
+    return Evidence(
+        sentence,
+        readings(seen, "input mean over standard deviation", "input mean", "initial input sensitivity"),
+        strength,
+    )
 
 
 def _sound(seen: Observation) -> np.ndarray | None:

@@ -98,13 +98,13 @@ def _overshooting(seen: Observation) -> Evidence | None:
             if fact(seen, "first zero gradient share") < 0.7
             else 0.0
         ),
-        graded(fact(seen, "median log10 update ratio"), highest("median log10 update ratio") + 0.2, 0.0),
+        graded(fact(seen, "log10 of update over parameter"), highest("log10 of update over parameter") + 0.2, 0.0),
         rising(fact(seen, "non finite loss share"), 0.0, 0.1),
     )
     if not strength:
         return None
     what = "becomes NaN or infinite" if broken else f"reaches {jump:.3g} times its start or that of a blind guess"
-    ratio = fact(seen, "median log10 update ratio")
+    ratio = fact(seen, "log10 of update over parameter")
     sentence = (
         f"The loss {what}; a step changes the kernels by 10^{ratio:.1f} of their size, and at the end {zeros:.0%} of "
         "all gradient entries are exactly zero."
@@ -114,7 +114,7 @@ def _overshooting(seen: Observation) -> Evidence | None:
         "largest loss ratio",
         "last zero gradient share",
         "dead unit share",
-        "median log10 update ratio",
+        "log10 of update over parameter",
         "non finite loss share",
     )
     return Evidence(sentence, readings(seen, *names), strength)
@@ -133,7 +133,7 @@ def _advise_smaller(_: Observation) -> Advice:
 
 def _creeping(seen: Observation) -> Evidence | None:
     """Updates so small beside the parameters that the run could not get anywhere."""
-    ratio, start = fact(seen, "median log10 update ratio"), lowest("median log10 update ratio") - 0.3
+    ratio, start = fact(seen, "log10 of update over parameter"), lowest("log10 of update over parameter") - 0.3
     # A training many times as long as the probed run may get there with steps as much smaller.
     patience = math.log10(max(fact(seen, "steps of the whole training") / fact(seen, "number of steps"), 1.0))
     strength = graded(ratio + min(patience, MOST_PATIENCE), start, start - 0.7)
@@ -141,10 +141,10 @@ def _creeping(seen: Observation) -> Evidence | None:
         return None
     sentence = (
         f"A step changes the parameters by a factor of 10^{ratio:.1f} of their size; healthy runs change them by"
-        f" 10^{lowest('median log10 update ratio'):.1f} or more."
+        f" 10^{lowest('log10 of update over parameter'):.1f} or more."
     )
     return Evidence(
-        sentence, readings(seen, "median log10 update ratio", "end loss ratio", "end input sensitivity"), strength
+        sentence, readings(seen, "log10 of update over parameter", "end loss ratio", "end input sensitivity"), strength
     )
 
 
@@ -152,7 +152,7 @@ def _advise_larger(seen: Observation) -> Advice:
     """Larger steps, and where the factor may hide."""
     return Advice(
         "Take larger steps. If the step size itself looks right, look for gradient clipping, a large epsilon, or a"
-        f" schedule near zero (an update is {fact(seen, 'median update to gradient ratio'):.2g} times its gradient).",
+        f" schedule near zero (an update is {fact(seen, 'update over gradient'):.2g} times its gradient).",
         ADVICE_REFERENCE,
     )
 

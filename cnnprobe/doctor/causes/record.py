@@ -9,7 +9,7 @@ from cnnprobe.doctor.observation import Observation
 from cnnprobe.types import Evidence, Reading, Remedy
 
 TINY = 1e-30  # under a logarithm
-STAGES = ("data", "labels", "loss", "architecture", "optimisation", "regularisation", "generalisation")
+STAGES = ("data", "labels", "loss", "architecture", "regularisation", "optimisation", "generalisation")
 
 
 class Advice(NamedTuple):

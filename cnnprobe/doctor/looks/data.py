@@ -20,6 +20,11 @@ from cnnprobe.probes.inputs import (
 from cnnprobe.probes.labels import class_ids, label_stats, missing_classes
 from cnnprobe.probes.nulls import entropy
 
+WORDS = {
+    "std": "standard deviation",
+    "max_abs": "largest absolute value",
+    "offset_ratio": "mean over standard deviation",
+}
 BATCHES_READ = 40  # for the order of the labels
 NUM_DRAWS = 10  # random batches for each that is read
 MIN_FOR_NEIGHBOURS = 60  # images, below which neighbours tell nothing
@@ -28,7 +33,7 @@ MIN_FOR_NEIGHBOURS = 60  # images, below which neighbours tell nothing
 def look_at_images(bench: Bench) -> dict[str, float]:
     """Scale, offset and defects of the images as the model gets them."""
     stats = image_stats(bench.train.images)
-    facts = {f"input {name.replace('_', ' ')}": float(value) for name, value in stats._asdict().items()}
+    facts = {f"input {WORDS.get(name, name.replace('_', ' '))}": float(x) for name, x in stats._asdict().items()}
     facts["input nonfinite share"] = facts.pop("input num nonfinite images") / len(bench.train.images)
     facts["images read"] = float(len(bench.train.images))
     if bench.has_valid:

@@ -72,8 +72,8 @@ def look_at_updates(run: Run) -> dict[str, float]:
         norm_ratio = np.sqrt(update.sum(axis=1) / grad.sum(axis=1))
         cosine = _row(run, "descent").sum(axis=1) / np.sqrt(update.sum(axis=1) * grad.sum(axis=1))
     return {
-        "median log10 update ratio": float(np.median(moving)) if moving.size else -np.inf,
-        "median update to gradient ratio": _finite_median(norm_ratio),
+        "log10 of update over parameter": float(np.median(moving)) if moving.size else -np.inf,
+        "update over gradient": _finite_median(norm_ratio),
         "update cosine": _finite_median(cosine[:5]),
         "frozen parameter share": float(sizes[frozen].sum() / sizes.sum()),
         "cut gradient share": float(sizes[cut].sum() / sizes.sum()),
