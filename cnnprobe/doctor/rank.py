@@ -41,7 +41,7 @@ class Tried(NamedTuple):
 
     suspect: Suspect
     attempt: Attempt
-    gain: float  # over the control of the same seed
+    gain: float  # `_gain`, over the control of the same seed
 
 
 def has_learnt(seen: Observation) -> bool:
@@ -85,7 +85,7 @@ def _screen(plan: Plan, seen: Observation, suspects: Iterable[Suspect]) -> tuple
         except Exception as error:  # the user's functions, on inputs that a remedy has changed, may raise anything
             untried.append(f"the remedy of {item.cause.id}: {error!r:.200}")
             continue
-        tried.append(Tried(item, best, best.scored.accuracy - control(plan, 0).accuracy))
+        tried.append(Tried(item, best, _gain(plan, best)))
         if tried[-1].gain >= LARGE and best.scored.accuracy >= solved_from:
             solved_at = min(solved_at, _depth(item))
     return tried, untried
@@ -149,9 +149,10 @@ def _makes_finite(control: Curve, remedied: Curve) -> bool:
     return not np.isfinite(control.loss[-1:]).all() and bool(np.isfinite(remedied.loss).all())
 
 
-def _helps(plan: Plan, item: Tried) -> bool:
-    """Whether the first seed speaks for the remedy."""
-    return item.gain >= ENOUGH or _makes_finite(control(plan, 0).curve, item.attempt.scored.curve)
+def _gain(plan: Plan, attempt: Attempt) -> float:
+    """What a remedy gains from the first seed; a loss that it makes finite is worth a large gain."""
+    gain = attempt.scored.accuracy - control(plan, 0).accuracy
+    return max(gain, LARGE) if _makes_finite(control(plan, 0).curve, attempt.scored.curve) else gain
 
 
 def _error(plan: Plan, trial: Trial) -> float:
@@ -192,7 +193,7 @@ def _finding(
 
 def _proved(plan: Plan, seen: Observation, tried: list[Tried]) -> list[Finding]:
     """The first cause and those that help on top of it, each with its trial."""
-    helpful = [item for item in tried if _helps(plan, item)]
+    helpful = [item for item in tried if item.gain >= ENOUGH]
     if not helpful:
         return _proved_together(plan, seen, [item for item in tried if item.suspect.evidence.strength >= DECISIVE])
     while helpful:
@@ -222,7 +223,7 @@ def _proved_together(plan: Plan, seen: Observation, decisive: list[Tried]) -> li
         first = Attempt(remedy, problem, run_twin(plan, problem, 0))
     except Exception:  # remedies may not go together; then nothing is proved
         return []
-    trial = _confirm(plan, Tried(decisive[0].suspect, first, first.scored.accuracy - control(plan, 0).accuracy))
+    trial = _confirm(plan, Tried(decisive[0].suspect, first, _gain(plan, first)))
     if not _does_harm(plan, trial):
         return []
     joint = trial._replace(metric=f"{trial.metric}, all remedies together,")

@@ -90,7 +90,8 @@ def _overshooting(seen: Observation) -> Evidence | None:
     """A loss that jumps far above its start, or a network that died while it was trained."""
     jump, zeros = fact(seen, "largest loss ratio"), fact(seen, "last zero gradient share")
     start = highest("largest loss ratio", factor=1.3)
-    broken = fact(seen, "non finite loss share") > 0
+    # A loss that is not finite in its first step was never finite: the step size has no part in it.
+    broken = fact(seen, "first non finite step") > 0
     strength = max(
         graded_log(jump, start, 4 * start),
         (
@@ -99,7 +100,7 @@ def _overshooting(seen: Observation) -> Evidence | None:
             else 0.0
         ),
         graded(fact(seen, "log10 of update over parameter"), highest("log10 of update over parameter") + 0.2, 0.0),
-        rising(fact(seen, "non finite loss share"), 0.0, 0.1),
+        rising(fact(seen, "non finite loss share"), 0.0, 0.1) if broken else 0.0,
     )
     if not strength:
         return None
