@@ -3,6 +3,7 @@
 import math
 import time
 
+from cnnprobe.doctor.bench import above_chance
 from cnnprobe.doctor.causes.record import fact
 from cnnprobe.doctor.observation import Observation, error_text
 from cnnprobe.doctor.rank import ENOUGH, has_learnt
@@ -11,6 +12,7 @@ from cnnprobe.types import Diagnosis, Evidence, Finding
 
 STOPPERS = ("the model's init", "the model's forward pass", "the user's loss", "the training step")
 FEW_UPDATES = 50  # below which even a healthy network still predicts one class
+WORSE = 1.5  # times the loss of a blind guess: a network that is surely wrong on what it gets wrong
 LONGER = 3  # times the user's own steps, to see whether more would help
 
 
@@ -37,7 +39,8 @@ def _steps(seen: Observation) -> str:
 
 def _without_fault(plan: Plan, seen: Observation) -> tuple[str, str]:
     """Verdict and sentence where no cause was found."""
-    if seen.run is not None and not seen.run.is_complete and not has_learnt(seen):
+    fits = fact(seen, "training accuracy") > above_chance(seen.bench)
+    if seen.run is not None and not seen.run.is_complete and not has_learnt(seen) and not fits:
         return "cannot-tell", f"{_steps(seen)}: more did not fit the budget. Give it more seconds."
     few = fact(seen, "number of updates") < FEW_UPDATES
     if few and not has_learnt(seen):
@@ -50,6 +53,9 @@ def _without_fault(plan: Plan, seen: Observation) -> tuple[str, str]:
         )
     if not has_learnt(seen):
         return "cannot-tell", f"{_steps(seen)}, which is no better than a guess, but no known cause explains it."
+    if fact(seen, "end loss ratio") > WORSE:
+        worse = fact(seen, "end loss ratio")
+        return "cannot-tell", f"{_steps(seen)}, but its loss is still {worse:.3g} times that of a blind guess."
     return "healthy", f"{_steps(seen)}. No fault was found."
 
 

@@ -16,7 +16,13 @@ from jaxtyping import Array, Float, Int
 from cnnprobe.data.batching import reshuffle
 from cnnprobe.data.sampling import num_examples, take
 from cnnprobe.probes.labels import class_ids
-from cnnprobe.tracing.surgery import drop_output_activation, keep_gradients, last_layer_inputs, set_dropout_rate
+from cnnprobe.tracing.surgery import (
+    drop_output_activation,
+    keep_gradients,
+    last_layer_inputs,
+    replace_activation,
+    set_dropout_rate,
+)
 from cnnprobe.types import Dataset, Images, Key, Labels, Model, Outputs, Params, Problem, Remedy, State
 
 SMALLEST_PROBABILITY = 1e-7  # the clip that probability losses use by custom
@@ -205,6 +211,11 @@ def remove_output_activation(problem: Problem) -> Problem:
 def restore_gradients(problem: Problem) -> Problem:
     """Lets gradients through every `stop_gradient` of the model."""
     return _operate(keep_gradients)(problem)
+
+
+def use_relu(name: str) -> Remedy:
+    """Puts a ReLU in the place of the activation of that name, behind every layer."""
+    return _operate(partial(replace_activation, name=name, new=jax.nn.relu))
 
 
 def _redrawn(key: Key, leaf: Array) -> Array:

@@ -4,16 +4,19 @@ import pytest
 
 from cnnprobe.doctor.causes import CAUSES
 from cnnprobe.doctor.causes.record import STAGES, graded, graded_log
+from cnnprobe.types import LayerRow
 
 BY_ID = {cause.id: cause for cause in CAUSES}
 
 SICK_FACTS = {
     "inputs-not-scaled": {
+        "first training loss ratio": 104.0,
         "input standard deviation": 72.0,
         "input largest absolute value": 255.0,
         "initial loss ratio": 104.0,
     },
     "inputs-scaled-twice": {"input standard deviation": 0.0011},
+    "train-valid-mismatch": {"validation input std ratio": 0.0039, "validation input mean shift": 0.8},
     "inputs-offset": {"input mean over standard deviation": 36.0},
     "inputs-blank-or-corrupt": {"input blank share": 1.0, "input distinct share": 0.001},
     "labels-unrelated-to-images": {"pixel neighbours z": 0.1, "random features z": -0.4, "validation accuracy": 0.1},
@@ -23,6 +26,7 @@ SICK_FACTS = {
     "missing-flatten": {"output places": 169.0},
     "output-units-not-classes": {"output width": 1.0},
     "loss-summed-not-averaged": {"loss duplication": 2.0},
+    "vanishing-signal": {"initial input sensitivity": 2e-7, "end input sensitivity": 1.6e-6},
     "init-scale-wrong": {"initial loss ratio": 900.0},
     "symmetric-init": {"initial unit likeness": 1.0, "last unit likeness": 1.0},
     "update-goes-uphill": {"update cosine": -0.49},
@@ -40,6 +44,7 @@ SICK_FACTS = {
         "gain from doubling the images": 0.08,
     },
 }
+SIGMOID = LayerRow("dense1", "dense", "sigmoid", 0.1, 0.0, 0.0, 1e-4, 1e-4, -3.0)
 SICK_NAMES = {
     "softmax-applied-twice": {"outputs": "probabilities"},
     "wrong-output-activation": {"outputs": "relu"},
@@ -50,8 +55,9 @@ SICK_NAMES = {
 def sick(healthy, cause_id):
     facts = {**healthy.facts, **SICK_FACTS.get(cause_id, {})}
     names = {**healthy.names, **SICK_NAMES.get(cause_id, {})}
+    layers = (SIGMOID, SIGMOID._replace(name="dense2", activation="")) if cause_id == "vanishing-signal" else ()
     loss = healthy.loss and healthy.loss._replace(name_of_logits=names["loss of logits"])
-    return healthy._replace(facts=facts, names=names, loss=loss)
+    return healthy._replace(facts=facts, names=names, loss=loss, layers=layers)
 
 
 @pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.id)

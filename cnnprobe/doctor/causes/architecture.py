@@ -1,9 +1,11 @@
 """Faults of the network as it was drawn."""
 
-from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded_log, highest, readings, rising
+import functools
+
+from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded_log, highest, lowest, readings, rising
 from cnnprobe.doctor.observation import Observation
-from cnnprobe.doctor.remedies import redraw_parameters
-from cnnprobe.types import Evidence
+from cnnprobe.doctor.remedies import redraw_parameters, use_relu
+from cnnprobe.types import Evidence, Problem, Remedy
 
 
 def _symmetric(seen: Observation) -> Evidence | None:
@@ -41,7 +43,53 @@ def _loud(seen: Observation) -> Evidence | None:
     return Evidence(sentence, readings(seen, "initial loss ratio", "input standard deviation"), strength)
 
 
+def _vanishing(seen: Observation) -> Evidence | None:
+    """Outputs that hardly depend on the images, before the run and after it, though units are alive and differ."""
+    first, last = fact(seen, "initial input sensitivity"), fact(seen, "end input sensitivity")
+    start = lowest("initial input sensitivity", factor=0.1)
+    strength = graded_log(max(first, last), start, start / 100)
+    is_alive = fact(seen, "last zero gradient share") < 0.5 and not fact(seen, "last unit likeness") > 0.99
+    if not strength or not is_alive or not _squashing(seen):
+        return None
+    sentence = (
+        f"Of the outputs a share of {first:.2g} depends on the image before the run and {last:.2g} after it: "
+        f"{' and '.join(_squashing(seen))} in the hidden layers has flattened it."
+    )
+    return Evidence(sentence, readings(seen, "initial input sensitivity", "end input sensitivity"), strength)
+
+
+def _squashing(seen: Observation) -> list[str]:
+    """The bounded activations of hidden layers."""
+    return sorted({row.activation for row in seen.layers[:-1]} & {"sigmoid", "tanh", "softmax"})
+
+
+def _unsquash(seen: Observation) -> tuple[Remedy, ...]:
+    """ReLU in the place of each of them."""
+
+    def remedy(problem: Problem) -> Problem:
+        """All of them replaced."""
+        return functools.reduce(lambda mended, name: use_relu(name)(mended), _squashing(seen), problem)
+
+    return (remedy,)
+
+
+def _advise_relu(seen: Observation) -> Advice:
+    """ReLU."""
+    return Advice(f"Use ReLU instead of {' and '.join(_squashing(seen))} between the layers.", "x = nn.relu(x)")
+
+
 CAUSES = (
+    Cause(
+        "vanishing-signal",
+        "the signal vanishes on its way through the layers",
+        "architecture",
+        _vanishing,
+        _unsquash,
+        _advise_relu,
+        "A sigmoid has a slope of a quarter at most, so a layer passes on less than a quarter of what differs between "
+        "images, and of the gradient on its way back.",
+        ("Glorot & Bengio, Understanding the difficulty of training deep feedforward neural networks, AISTATS 2010",),
+    ),
     Cause(
         "init-scale-wrong",
         "the weights are drawn too large",

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded_log, highest, lowest, readings, rising
+from cnnprobe.doctor.causes.record import TINY, Advice, Cause, fact, graded_log, highest, lowest, readings, rising
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import keep_examples, standardise_inputs
-from cnnprobe.types import Dataset, Evidence, Remedy
+from cnnprobe.types import Dataset, Evidence, Problem, Remedy
 
 SCALE_MARGIN = 4.0  # times the healthy band's edge: between the widest healthy inputs and raw bytes lie two decades
 REPEATED = 0.9  # share of repeats that no oversampling of rare classes reaches
@@ -30,7 +30,9 @@ def _advise_scaling(seen: Observation) -> Advice:
 
 def _too_large(seen: Observation) -> Evidence | None:
     """Inputs far wider than any healthy run's, which the model does not scale back itself."""
-    std, loss = fact(seen, "input standard deviation"), fact(seen, "initial loss ratio")
+    std = fact(seen, "input standard deviation")
+    # A normalisation inside the model takes the scale away in training mode only, so the smaller of the two counts.
+    loss = min(fact(seen, "initial loss ratio"), fact(seen, "first training loss ratio"))
     start = highest("input standard deviation", factor=SCALE_MARGIN)
     strength = graded_log(std, start, 4 * start)
     if not strength:
@@ -118,6 +120,35 @@ def _blank(seen: Observation) -> Evidence | None:
     return Evidence(sentence, readings(seen, *names), max(strengths[worst], 0.9 if worst == "are not finite" else 0.0))
 
 
+def _mismatched(seen: Observation) -> Evidence | None:
+    """Validation images of another scale than the training images."""
+    ratio, shift = fact(seen, "validation input std ratio"), fact(seen, "validation input mean shift")
+    strength = max(
+        graded_log(max(ratio, 1 / max(ratio, TINY)), 1.5, 3.0),
+        rising(shift, 3 * highest("validation input mean shift"), 1.0),
+    )
+    if not strength:
+        return None
+    sentence = (
+        f"Validation images have {ratio:.3g} times the standard deviation of training images, and their mean is "
+        f"{shift:.3g} standard deviations away."
+    )
+    return Evidence(sentence, readings(seen, "validation input std ratio", "validation input mean shift"), strength)
+
+
+def _same_preprocessing(problem: Problem) -> Problem:
+    """Prepares validation images as the training images are."""
+    return problem._replace(preprocess_valid=None)
+
+
+def _advise_same(_: Observation) -> Advice:
+    """One function for both."""
+    return Advice(
+        "Prepare validation images with the very function, mean and standard deviation of the training images.",
+        "problem._replace(preprocess_valid=None)",
+    )
+
+
 def _advise_blank(_: Observation) -> Advice:
     """Where to look."""
     return Advice(
@@ -129,6 +160,16 @@ def _advise_blank(_: Observation) -> Advice:
 
 
 CAUSES = (
+    Cause(
+        "train-valid-mismatch",
+        "validation images are prepared otherwise",
+        "data",
+        _mismatched,
+        lambda seen: (_same_preprocessing,) if seen.bench.problem.preprocess_valid else (),
+        _advise_same,
+        "A network knows the scale that it was trained on; others are answered at random, however well it has learnt.",
+        ("Breck et al., Data validation for machine learning, MLSys 2019",),
+    ),
     Cause(
         "inputs-blank-or-corrupt",
         "the images carry nothing",

@@ -138,7 +138,9 @@ def _creeping(seen: Observation) -> Evidence | None:
     # A training many times as long as the probed run may get there with steps as much smaller.
     patience = math.log10(max(fact(seen, "steps of the whole training") / fact(seen, "number of steps"), 1.0))
     strength = graded(ratio + min(patience, MOST_PATIENCE), start, start - 0.7)
-    if not strength or fact(seen, "first zero gradient share") > 0.95:
+    # Of units that have died updates are small too: that is another fault's doing.
+    has_died = max(fact(seen, "first zero gradient share"), fact(seen, "last zero gradient share")) > 0.95
+    if not strength or has_died:
         return None
     sentence = (
         f"A step changes the parameters by a factor of 10^{ratio:.1f} of their size; healthy runs change them by"

@@ -37,6 +37,8 @@ def look_at_loss_curve(run: Run, blind: float) -> dict[str, float]:
     smooth = _smooth(loss[finite])
     reference = np.nanmax([loss[finite][0], blind])  # the first loss itself: an average of five may hold the jump
     end = float(np.mean(_tail(loss[finite])))
+    if blind > 0:
+        facts["first training loss ratio"] = float(loss[finite][0] / blind)
     if reference > 0:
         facts["largest loss ratio"] = float(np.max(smooth) / reference)
         facts["end loss ratio"] = end / (blind if blind > 0 else reference)
