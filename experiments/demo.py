@@ -12,7 +12,7 @@ from experiments import cli, report_flags
 
 CASES: dict[str, dict[str, Any]] = {
     "clothes, raw pixels": {"dataset": "fashion_mnist", "fault": "raw_pixels"},
-    "textures, step too long": {"dataset": "textures", "fault": "learning_rate_too_high"},
+    "textures, step too short": {"dataset": "textures", "fault": "learning_rate_too_low"},
     "clothes, healthy": {"dataset": "fashion_mnist"},
 }
 

@@ -191,11 +191,13 @@ def _finding(
     )
 
 
-def _proved(plan: Plan, seen: Observation, tried: list[Tried]) -> list[Finding]:
-    """The first cause and those that help on top of it, each with its trial."""
+def _proved(plan: Plan, seen: Observation, tried: list[Tried]) -> tuple[list[Finding], dict[str, Trial]]:
+    """The first cause and those that help on top of it; and the trials that fresh seeds did not bear out, by cause."""
+    failed: dict[str, Trial] = {}
     helpful = [item for item in tried if item.gain >= ENOUGH]
     if not helpful:
-        return _proved_together(plan, seen, [item for item in tried if item.suspect.evidence.strength >= DECISIVE])
+        decisive = [item for item in tried if item.suspect.evidence.strength >= DECISIVE]
+        return _proved_together(plan, seen, decisive), failed
     while helpful:
         first = _first_cause(plan, helpful)
         helpful.remove(first)
@@ -204,8 +206,9 @@ def _proved(plan: Plan, seen: Observation, tried: list[Tried]) -> list[Finding]:
             others = sorted(helpful, key=lambda item: -item.gain)
             more = [(item, _confirm(plan, item)) for item in others if _still_helps(plan, first, item)]
             proved = [(first, trial), *((item, found) for item, found in more if _does_harm(plan, found))]
-            return [_finding(seen, i.suspect, "cause", remedy=i.attempt.remedy, trial=t) for i, t in proved]
-    return []
+            return [_finding(seen, i.suspect, "cause", remedy=i.attempt.remedy, trial=t) for i, t in proved], failed
+        failed[first.suspect.cause.id] = trial
+    return [], failed
 
 
 def _proved_together(plan: Plan, seen: Observation, decisive: list[Tried]) -> list[Finding]:
@@ -230,22 +233,26 @@ def _proved_together(plan: Plan, seen: Observation, decisive: list[Tried]) -> li
     return [_finding(seen, item.suspect, "cause", remedy=remedy, trial=joint) for item in decisive]
 
 
-def _unproved(plan: Plan, seen: Observation, item: Suspect, tried: Tried | None) -> Finding | None:
-    """A cause where nothing could be run, a warning where the remedy was run in vain and the evidence is decisive."""
+def _unproved(seen: Observation, item: Suspect, tried: Tried | None, trial: Trial | None) -> Finding | None:
+    """A finding on decisive evidence alone: a cause if the run learnt nothing and no remedy speaks against it.
+
+    That is so where none could be run, or where its gain is large but not beyond its spread over seeds. Where the
+    remedy was run in vain it is a warning: a textbook fault that was measured to be benign here.
+    """
     strength = item.evidence.strength
     if tried is None:
         if strength < (DECISIVE if item.cause.remedies(seen) else SUFFICIENT):
             return None
         is_harmful = item.cause.stage == "generalisation" or not has_learnt(seen)
         return _finding(seen, item, "cause" if is_harmful else "warning")
-    if math.isnan(tried.gain) or strength < DECISIVE:
+    if trial is None or math.isnan(trial.gain) or strength < DECISIVE:
         return None
-    trial = make_trial(plan, {0: tried.attempt.scored})
-    return _finding(seen, item, "warning", remedy=tried.attempt.remedy, trial=trial)
+    is_harmful = trial.gain >= ENOUGH and not has_learnt(seen)
+    return _finding(seen, item, "cause" if is_harmful else "warning", remedy=tried.attempt.remedy, trial=trial)
 
 
 def _add_unproved(
-    plan: Plan, seen: Observation, suspects: Iterable[Suspect], tried: list[Tried], causes: list[Finding]
+    seen: Observation, suspects: Iterable[Suspect], tried: list[Tried], causes: list[Finding], trials: dict[str, Trial]
 ) -> list[Finding]:
     """The proved causes and what else the evidence alone supports; what an earlier cause explains is left out."""
     stages = {cause.id: STAGES.index(cause.stage) for cause in CAUSES}
@@ -253,7 +260,8 @@ def _add_unproved(
     findings = list(causes)
     for item in sorted(suspects, key=_depth):
         explained = any(f.severity == "cause" and stages[f.cause] <= _depth(item) for f in findings)
-        finding = None if explained else _unproved(plan, seen, item, runs.get(item.cause.id))
+        name = item.cause.id
+        finding = None if explained else _unproved(seen, item, runs.get(name), trials.get(name))
         if finding is not None and not (causes and finding.severity == "cause"):
             findings.append(finding)
     return findings
@@ -262,5 +270,7 @@ def _add_unproved(
 def weigh(plan: Plan, seen: Observation, suspects: tuple[Suspect, ...]) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
     """Findings, best first, and what was left untried."""
     tried, untried = _screen(plan, seen, suspects)
-    findings = _add_unproved(plan, seen, suspects, tried, _proved(plan, seen, tried))
+    causes, failed = _proved(plan, seen, tried)
+    trials = {item.suspect.cause.id: make_trial(plan, {0: item.attempt.scored}) for item in tried} | failed
+    findings = _add_unproved(seen, suspects, tried, causes, trials)
     return tuple(sorted(findings, key=lambda finding: finding.severity != "cause")), tuple(untried)
