@@ -6,7 +6,7 @@ by a version number, and an operation whose bodies are not understood is run who
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ from cnnprobe.tracing.program import Constant, Op, Operand, Program, all_ops
 INLINED = frozenset({"jit", "pjit", "closed_call", "core_call"})
 REMAT = frozenset({"checkpoint", "remat", "remat2"})
 BODY_PARAMS = ("jaxpr", "call_jaxpr", "fun_jaxpr", "branches", "cond_jaxpr", "body_jaxpr")  # where bodies are kept
+SCAN_SETTINGS = ("length", "reverse", "unroll")
 
 
 class ScanParts(NamedTuple):
@@ -99,11 +100,19 @@ def bind(op: Op, arguments: Sequence[Any]) -> list[Any]:
 
 def scan_parts(op: Op) -> ScanParts | None:
     """What is needed to rebuild a scan; None for another operation, or where this jax describes scans otherwise."""
-    needed = {"num_consts", "num_carry", "length", "reverse", "unroll"}
-    if op.name != "scan" or not needed <= set(op.params) or len(op.bodies) != 1:
+    sizes = _scan_sizes(op.params) if op.name == "scan" and len(op.bodies) == 1 else None
+    if sizes is None or not set(SCAN_SETTINGS) <= set(op.params):
         return None
-    settings = {name: op.params[name] for name in ("length", "reverse", "unroll")}
-    return ScanParts(op.params["num_consts"], op.params["num_carry"], settings)
+    return ScanParts(*sizes, {name: op.params[name] for name in SCAN_SETTINGS})
+
+
+def _scan_sizes(params: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Numbers of constants and of carried values: two counts up to jax 0.10, a tree of three parts from 0.11 on."""
+    if {"num_consts", "num_carry"} <= set(params):
+        return params["num_consts"], params["num_carry"]
+    if hasattr(params.get("ft_in"), "unpack") and len(parts := list(params["ft_in"].unpack())) == 3:
+        return len(list(parts[0])), len(list(parts[1]))
+    return None
 
 
 def is_branch(op: Op) -> bool:
