@@ -36,9 +36,8 @@ def look_at_images(bench: Bench) -> dict[str, float]:
     facts = {f"input {WORDS.get(name, name.replace('_', ' '))}": float(x) for name, x in stats._asdict().items()}
     facts["input nonfinite share"] = facts.pop("input num nonfinite images") / len(bench.train.images)
     facts["images read"] = float(len(bench.train.images))
-    if bench.has_valid:
-        valid = image_stats(bench.valid.images)
-        scale = max(float(stats.std), 1e-12)
+    if bench.has_valid and stats.std > 0:
+        valid, scale = image_stats(bench.valid.images), float(stats.std)
         facts["validation input mean shift"] = abs(float(valid.mean) - float(stats.mean)) / scale
         facts["validation input std ratio"] = float(valid.std) / scale
         facts["validation overlap share"] = float(split_overlap(bench.train.images, bench.valid.images))
