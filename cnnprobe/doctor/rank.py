@@ -156,17 +156,22 @@ def _gain(plan: Plan, attempt: Attempt) -> float:
 
 
 def _error(plan: Plan, trial: Trial) -> float:
-    """Half the width of a two-sided 90 % interval of the gain: over seeds, or over images where there is one seed."""
+    """Standard error of the gain: over seeds, or over images where there is one seed."""
     seeds = len(trial.control)
     if seeds > 1:
-        return float(stdtrit(seeds - 1, 0.95)) * trial.spread / math.sqrt(seeds)
+        return trial.spread / math.sqrt(seeds)
     share = float(trial.control[0] + trial.remedied[0]) / 2
-    return 1.64 * math.sqrt(2 * share * (1 - share) / len(plan.bench.valid.images))
+    return math.sqrt(2 * share * (1 - share) / len(plan.bench.valid.images))
 
 
-def _does_harm(plan: Plan, trial: Trial) -> bool:
-    """Whether the gain is large and beyond its error; or the remedy makes the loss finite."""
-    gains = trial.gain >= max(ENOUGH, _error(plan, trial))
+def _does_harm(plan: Plan, trial: Trial, strength: float) -> bool:
+    """Whether the gain is large and beyond its error; or the remedy makes the loss finite.
+
+    Evidence that speaks for itself needs a gain of one standard error; else chance must be unlikely (5 %, Student's t).
+    """
+    seeds = len(trial.control)
+    errors = 1.0 if strength >= DECISIVE else float(stdtrit(seeds - 1, 0.95)) if seeds > 1 else 1.64
+    gains = trial.gain >= max(ENOUGH, errors * _error(plan, trial))
     return gains or _makes_finite(trial.control_curve, trial.remedied_curve)
 
 
@@ -202,10 +207,10 @@ def _proved(plan: Plan, seen: Observation, tried: list[Tried]) -> tuple[list[Fin
         first = _first_cause(plan, helpful)
         helpful.remove(first)
         trial = _confirm(plan, first)
-        if _does_harm(plan, trial):
+        if _does_harm(plan, trial, first.suspect.evidence.strength):
             others = sorted(helpful, key=lambda item: -item.gain)
             more = [(item, _confirm(plan, item)) for item in others if _still_helps(plan, first, item)]
-            proved = [(first, trial), *((item, found) for item, found in more if _does_harm(plan, found))]
+            proved = [(first, trial), *((i, t) for i, t in more if _does_harm(plan, t, i.suspect.evidence.strength))]
             return [_finding(seen, i.suspect, "cause", remedy=i.attempt.remedy, trial=t) for i, t in proved], failed
         failed[first.suspect.cause.id] = trial
     return [], failed
@@ -227,7 +232,7 @@ def _proved_together(plan: Plan, seen: Observation, decisive: list[Tried]) -> li
     except Exception:  # remedies may not go together; then nothing is proved
         return []
     trial = _confirm(plan, Tried(decisive[0].suspect, first, _gain(plan, first)))
-    if not _does_harm(plan, trial):
+    if not _does_harm(plan, trial, DECISIVE):
         return []
     joint = trial._replace(metric=f"{trial.metric}, all remedies together,")
     return [_finding(seen, item.suspect, "cause", remedy=remedy, trial=joint) for item in decisive]

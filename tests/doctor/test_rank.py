@@ -120,4 +120,4 @@ def test_remedy_that_raises_is_said(plan, healthy):
 def test_noise_is_no_harm(plan):
     noisy = trial.make_trial(plan, {0: Scored(0.3, CURVE), 1: Scored(0.05, CURVE), 2: Scored(0.25, CURVE)})
     assert noisy.gain == pytest.approx(0.1)
-    assert not rank._does_harm(plan, noisy)
+    assert not rank._does_harm(plan, noisy, 0.5)
