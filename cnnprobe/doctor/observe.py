@@ -20,7 +20,7 @@ from cnnprobe.doctor.looks.forward import (
     sensitivity,
 )
 from cnnprobe.doctor.looks.layers import look_at_layers
-from cnnprobe.doctor.looks.loss import LossLook, look_at_loss
+from cnnprobe.doctor.looks.loss import BOUNDED, LossLook, look_at_loss
 from cnnprobe.doctor.looks.modes import look_at_modes, statistics_momentum
 from cnnprobe.doctor.looks.run import look_at_loss_curve, look_at_updates, name_frozen
 from cnnprobe.doctor.looks.structure import look_at_structure
@@ -30,7 +30,6 @@ from cnnprobe.training.step import check_loss
 
 ARRIVED = 0.05  # share of the first statistics that is left when they are held to have arrived
 MOST_PASSES = 400
-BOUNDED = ("relu", "sigmoid", "tanh")  # activations of the output that the trace names more surely than its range
 
 T = TypeVar("T")
 Attempt = Callable[[str, Callable[[], T], T], T]
@@ -67,7 +66,7 @@ def observe(bench: Bench, *, seconds: float, deadline: float) -> Observation:
     problem = bench.problem
     failures: dict[str, str] = {}
     attempt = _attempter(failures, deadline)
-    facts, names = _static(bench, attempt)
+    facts, names = _static(bench, attempt), dict[str, str]()
     outputs, blind, loss = _before(bench, attempt, facts, names)
     run = None
     if outputs is not None:
@@ -83,7 +82,7 @@ def observe(bench: Bench, *, seconds: float, deadline: float) -> Observation:
     return Observation(bench, facts, names, loss, run, layers, failures, int(facts.get("settling passes", 0)))
 
 
-def _static(bench: Bench, attempt: Attempt) -> tuple[dict[str, float], dict[str, str]]:
+def _static(bench: Bench, attempt: Attempt) -> dict[str, float]:
     """What the data alone tell."""
     facts = {
         **attempt("the look at the images", lambda: look_at_images(bench), {}),
@@ -93,7 +92,7 @@ def _static(bench: Bench, attempt: Attempt) -> tuple[dict[str, float], dict[str,
     }
     whole = steps_of_training(bench)
     facts["steps of the whole training"] = float("inf") if whole is None else float(whole)
-    return facts, {}
+    return facts
 
 
 def _before(

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from cnnprobe.doctor.causes.record import Advice, Cause, fact, readings
+from cnnprobe.doctor.looks.loss import BOUNDED
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import (
     add_head,
@@ -18,7 +19,6 @@ from cnnprobe.doctor.remedies import (
 from cnnprobe.types import Evidence, Remedy
 
 FINGERPRINT = ("loss floor", "loss uniform", "loss wrong", "loss gradient at zero", "loss recovers")
-BOUNDED = ("relu", "sigmoid", "tanh")
 INSIDE = {
     "sigmoid-first": "sigmoid",
     "tanh-first": "tanh",

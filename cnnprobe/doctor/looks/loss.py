@@ -13,6 +13,7 @@ from cnnprobe.probes.fingerprint import LossFingerprint, loss_fingerprint
 from cnnprobe.probes.losses import HEALTHY_LOSSES, name_loss
 from cnnprobe.types import Labels
 
+BOUNDED = ("relu", "sigmoid", "tanh")  # activations of the output that the trace names more surely than its range
 SLOW_LOSSES = ("class-mean", "summed")  # right but for their scale
 RECOVERED = 0.95  # share of free logits that descent brings to the right class
 
