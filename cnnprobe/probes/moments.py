@@ -1,8 +1,7 @@
-"""Mean and variance per channel, from sums that add up over batches, loops and devices."""
+"""Mean and variance per channel, in a form that merges over batches, loops and devices."""
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
@@ -11,11 +10,11 @@ from cnnprobe.types import AnyArray
 
 
 class Moments(NamedTuple):
-    """Sums over everything but the channels, in float32."""
+    """What mean and variance are made of, over everything but the channels, in float32."""
 
     num_entries: Float[Array, ""]  # of each channel
-    total: Float[Array, " channels"]
-    total_squares: Float[Array, " channels"]
+    mean: Float[Array, " channels"]  # 0 where nothing was counted
+    squares: Float[Array, " channels"]  # summed squares of the distances from the mean
 
 
 class MeanVariance(NamedTuple):
@@ -28,35 +27,45 @@ class MeanVariance(NamedTuple):
 def moments(x: Shaped[AnyArray, "*rows channels"]) -> Moments:
     """Sums up each channel, the last axis of `x`; NaN or infinite where an entry is.
 
-    The sums suit entries whose mean is below some hundred standard deviations. Beyond that float32 rounds the variance
-    away: subtract a constant first.
+    The squares are of distances from the mean: those of the entries themselves would round away a small spread about a
+    large mean.
 
     Raises:
       ValueError: `x` has no axis.
     """
     rows = channel_rows("x", x)
-    return Moments(jnp.float32(len(rows)), jnp.sum(rows, axis=0), jnp.sum(jnp.square(rows), axis=0))
+    mean = jnp.sum(rows, axis=0) / max(len(rows), 1)
+    return Moments(jnp.float32(len(rows)), mean, jnp.sum(jnp.square(rows - mean), axis=0))
 
 
 def merge_moments(a: Moments, b: Moments) -> Moments:
-    """Moments of both together; associative and commutative.
+    """Moments of both together; associative and commutative to rounding.
 
     Raises:
       ValueError: the two have different numbers of channels.
+
+    References:
+      Chan, Golub & LeVeque, Algorithms for computing the sample variance, The American Statistician 1983.
     """
-    check_same_channels("moments", a.total, b.total)
-    return jax.tree.map(jnp.add, a, b)
+    check_same_channels("moments", a.mean, b.mean)
+    num_entries = a.num_entries + b.num_entries
+    share = b.num_entries / jnp.maximum(num_entries, 1)
+    distance = b.mean - a.mean
+    return Moments(
+        num_entries=num_entries,
+        mean=a.mean + distance * share,
+        squares=a.squares + b.squares + jnp.square(distance) * a.num_entries * share,
+    )
 
 
 def finish_moments(sums: Moments) -> MeanVariance:
-    """Divides the sums by the number of entries; NaN where nothing was counted.
+    """Divides by the number of entries; NaN where nothing was counted.
 
     >>> finish_moments(moments(jnp.array([[1.0, 5.0], [3.0, 5.0]]))).variance.tolist()
     [1.0, 0.0]
     """
-    mean = sums.total / sums.num_entries
-    # Rounding can bring the difference of two near numbers below 0.
-    return MeanVariance(mean, jnp.maximum(sums.total_squares / sums.num_entries - jnp.square(mean), 0))
+    mean = jnp.where(sums.num_entries > 0, sums.mean, jnp.nan)
+    return MeanVariance(mean, sums.squares / sums.num_entries)
 
 
 def channel_rows(name: str, x: Shaped[AnyArray, "*rows channels"]) -> Float[Array, "rows channels"]:
