@@ -14,7 +14,9 @@ from cnnprobe.data.folders import image_folder
 from cnnprobe.data.named import load
 
 # The doctor.
+from cnnprobe.doctor.baselines import baselines
 from cnnprobe.doctor.diagnose import diagnose
+from cnnprobe.doctor.repair import repair
 
 # Models of other libraries, and small ones of our own.
 from cnnprobe.models.linen import from_linen

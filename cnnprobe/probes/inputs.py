@@ -117,7 +117,7 @@ def knn_consistency(
 
     def accuracy(labels: Int[np.ndarray, " n"]) -> float:
         """Share of examples that these labels predict right."""
-        return float(np.mean(_votes(labels[neighbours], len(classes)) == labels))
+        return float(np.mean(votes(labels[neighbours], len(classes)) == labels))
 
     return _against_permutations(accuracy, ids, rng, num_permutations)
 
@@ -141,7 +141,7 @@ def ridge_accuracy(
     half = len(ids) // 2
     fits = [(slice(half), slice(half, None)), (slice(half, None), slice(half))]
     targets = np.eye(len(classes))
-    smoothers = [_ridge_smoother(rows[fit], rows[test], targets[ids[fit]]) for fit, test in fits]
+    smoothers = [ridge_smoother(rows[fit], rows[test], targets[ids[fit]]) for fit, test in fits]
 
     def accuracy(labels: Int[np.ndarray, " n"]) -> float:
         """Share of examples that these labels predict right."""
@@ -175,17 +175,31 @@ def _check_pairs(features: Shaped[AnyArray, " n *features"], ids: Int[AnyArray, 
 
 def _neighbours(rows: Float[np.ndarray, "n d"], k: int) -> Int[np.ndarray, "n k"]:
     """The k most similar other rows of each row, most similar first."""
-    centred = rows - rows.mean(axis=0)
-    norms = np.linalg.norm(centred, axis=1, keepdims=True)
-    unit = centred / np.where(norms > 0, norms, 1)
-    similarity = unit @ unit.T
+    similarity = cosine_similarity(rows, rows)
     np.fill_diagonal(similarity, -np.inf)
+    return most_similar(similarity, k)
+
+
+def cosine_similarity(rows: Float[np.ndarray, "m d"], others: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "m n"]:
+    """Cosine between each row and each of the others, both centred on the mean of the others; 0 for a row of zeros."""
+    mean = others.mean(axis=0)
+    return _unit(rows - mean) @ _unit(others - mean).T
+
+
+def _unit(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+    """Rows of length 1."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norms > 0, norms, 1)
+
+
+def most_similar(similarity: Float[np.ndarray, "m n"], k: int) -> Int[np.ndarray, "m k"]:
+    """Columns of the k largest entries of each row, the largest first."""
     nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
     order = np.argsort(-np.take_along_axis(similarity, nearest, axis=1), axis=1, kind="stable")
     return np.take_along_axis(nearest, order, axis=1)
 
 
-def _votes(labels: Int[np.ndarray, "n k"], num_classes: int) -> Int[np.ndarray, " n"]:
+def votes(labels: Int[np.ndarray, "n k"], num_classes: int) -> Int[np.ndarray, " n"]:
     """The most frequent label of each row; among equals, the nearest neighbour's."""
     cells = np.arange(len(labels))[:, None] * num_classes + labels
     counts = np.bincount(cells.ravel(), minlength=len(labels) * num_classes).reshape(-1, num_classes).astype(float)
@@ -209,7 +223,7 @@ def _against_permutations(
     )
 
 
-def _ridge_smoother(
+def ridge_smoother(
     fit: Float[np.ndarray, "n d"], test: Float[np.ndarray, "m d"], targets: Float[np.ndarray, "n classes"]
 ) -> Float[np.ndarray, "m n"]:
     """The matrix that takes the targets of the fitted rows to the predictions for the others."""
