@@ -238,6 +238,36 @@ FAULTS: dict[str, Remedy] = {
 }
 
 
+EXPECTED: dict[str, str] = {  # the cause that each fault is
+    "raw_pixels": "inputs-not-scaled",
+    "inputs_scaled_twice": "inputs-scaled-twice",
+    "inputs_offset": "inputs-offset",
+    "blank_images": "inputs-blank-or-corrupt",
+    "shuffled_labels": "labels-unrelated-to-images",
+    "labels_off_by_one": "label-encoding",
+    "sorted_batches": "batches-not-shuffled",
+    "class_imbalance": "class-imbalance",
+    "too_little_data": "too-little-data",
+    "softmax_twice": "softmax-applied-twice",
+    "relu_on_logits": "wrong-output-activation",
+    "sigmoid_on_logits": "wrong-output-activation",
+    "missing_softmax": "missing-softmax",
+    "sum_loss": "loss-summed-not-averaged",
+    "learning_rate_too_high": "learning-rate-too-high",
+    "learning_rate_too_low": "updates-too-small",
+    "tiny_clip": "updates-too-small",
+    "negated_update": "update-goes-uphill",
+    "frozen_trunk": "parameters-not-updated",
+    "strong_weight_decay": "weight-decay-too-strong",
+    "constant_init": "symmetric-init",
+    "dropout_too_strong": "dropout-too-strong",
+    "statistics_never_updated": "batch-statistics-mismatch",
+    "no_nonlinearity": "no-nonlinearity",
+    "missing_flatten": "missing-flatten",
+}
+OWN_NETWORK = frozenset({"dropout_too_strong", "statistics_never_updated", "no_nonlinearity", "missing_flatten"})
+
+
 def plant(problem: Problem, fault: str | None) -> Problem:
     """The problem with the fault of that name; None leaves it as it is.
 

@@ -1,0 +1,165 @@
+"""Plants every fault in several networks on several data sets, and asks the doctor; healthy twins beside them.
+
+python -m experiments.benchmark_diagnosis --output_dir=runs/benchmark --split=held_out
+
+Each case is one line of `cases.jsonl`, written when it is done, so an interrupted benchmark goes on where it stopped.
+Problems whose network and seed served the calibration are the split `calibration`; `held_out` never did.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from experiments import cli
+
+_OUTPUT = flags.DEFINE_string("output_dir", "runs/benchmark", "Folder of the cases, the table and the picture.")
+_SPLIT = flags.DEFINE_enum("split", "held_out", ("held_out", "calibration", "all"), "Which problems to run.")
+_SUBSET = flags.DEFINE_integer("subset", None, "Run this many cases, drawn at random.", lower_bound=1)
+_ONLY = flags.DEFINE_string("only", None, "Run the cases whose name holds this text.")
+_JOBS = flags.DEFINE_integer("jobs", 1, "Processes that run cases side by side.", lower_bound=1)
+_BUDGET = flags.DEFINE_float("budget_seconds", 60.0, "Wall time of one diagnosis.", lower_bound=1.0)
+_SEED = flags.DEFINE_integer("seed", 3, "Seed of every problem.")
+
+CHOICES: dict[str, dict[str, Any]] = {
+    "fashion_mnist": {"num_images": 1000, "num_epochs": 10},
+    "textures": {"num_images": 600, "num_epochs": 20},
+    "blood_cells": {"num_images": 900, "num_epochs": 20},
+}
+CALIBRATED = ("plain", "residual")  # networks of the calibration runs
+HEALTHY_TWIN = "adam"  # the variant that changes nothing
+
+
+class Case(NamedTuple):
+    """One problem to diagnose."""
+
+    dataset: str
+    network: str
+    kind: str  # "fault" or "healthy"
+    variant: str
+
+    @property
+    def name(self) -> str:
+        """The key of its line in the file."""
+        return ", ".join(self)
+
+
+def cases(split: str) -> list[Case]:
+    """Every fault and every healthy variant on every data set, in each network that the split has.
+
+    A fault that lies in a network of its own stands once for each data set, in either split.
+    """
+    from experiments.faults import FAULTS, OWN_NETWORK
+    from experiments.healthy import HEALTHY
+    from experiments.networks import NETWORKS
+
+    kept = [name for name in NETWORKS if split == "all" or (name in CALIBRATED) == (split == "calibration")]
+    variants = [("healthy", name, kept) for name in HEALTHY]
+    variants += [("fault", name, ["plain"] if name in OWN_NETWORK else kept) for name in FAULTS]
+    return [
+        Case(dataset, network, kind, name)
+        for kind, name, networks in variants
+        for dataset in CHOICES
+        for network in networks
+    ]
+
+
+def chosen(split: str, *, only: str | None, subset: int | None, seed: int) -> list[Case]:
+    """Some of the cases, and the healthy twin of each that holds a fault."""
+    import random
+
+    found = [case for case in cases(split) if only is None or only in case.name]
+    if subset is not None and subset < len(found):
+        found = random.Random(seed).sample(found, subset)
+    twins = [case._replace(kind="healthy", variant=HEALTHY_TWIN) for case in found if case.kind == "fault"]
+    return list(dict.fromkeys([*twins, *found]))
+
+
+def run_case(case: Case, *, budget_seconds: float, seed: int) -> dict[str, Any]:
+    """Diagnoses one problem and keeps what the score needs."""
+    from cnnprobe import diagnose
+    from experiments.faults import FAULTS
+    from experiments.healthy import HEALTHY
+    from experiments.networks import NETWORKS
+    from experiments.problems import build_problem
+
+    problem, class_names = build_problem(dataset=case.dataset, seed=seed, **CHOICES[case.dataset])
+    problem = problem._replace(model=NETWORKS[case.network](len(class_names)))
+    change = (FAULTS if case.kind == "fault" else HEALTHY)[case.variant]
+    diagnosis = diagnose(change(problem), budget_seconds=budget_seconds)
+    first = diagnosis.findings[0] if diagnosis.findings else None
+    return {
+        "case": case.name,
+        "verdict": diagnosis.verdict,
+        "causes": [f.cause for f in diagnosis.findings if f.severity == "cause"],
+        "warnings": [f.cause for f in diagnosis.findings if f.severity == "warning"],
+        "accuracy": diagnosis.facts.get("validation accuracy"),
+        "remedied": None if first is None or first.trial is None else float(first.trial.remedied.mean()),
+        "seconds": round(diagnosis.seconds, 2),
+        "untried": list(diagnosis.untried),
+    }
+
+
+def _results(todo: Sequence[Case], *, jobs: int, budget_seconds: float, seed: int) -> Iterator[dict[str, Any]]:
+    """The rows of the cases as they are done; a process for each job, and none where there is one."""
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from multiprocessing import get_context
+
+    if jobs == 1:
+        yield from (run_case(case, budget_seconds=budget_seconds, seed=seed) for case in todo)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        tasks = [pool.submit(run_case, case, budget_seconds=budget_seconds, seed=seed) for case in todo]
+        yield from (task.result() for task in as_completed(tasks))
+
+
+def run(
+    *,
+    output_dir: str,
+    split: str = "held_out",
+    only: str | None = None,
+    subset: int | None = None,
+    jobs: int = 1,
+    budget_seconds: float = 60.0,
+    seed: int = 3,
+) -> list[dict[str, Any]]:
+    """Runs all chosen cases that the folder lacks; returns the rows of every one.
+
+    Raises:
+      cli.BadInputError: no case is chosen, or the folder cannot be written.
+    """
+    import json
+    from pathlib import Path
+
+    todo = chosen(split, only=only, subset=subset, seed=seed)
+    with cli.bad_input():
+        if not todo:
+            raise ValueError(f"only must be part of the name of a case, got {only!r}.")
+        path = Path(output_dir) / "cases.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = path.read_text().splitlines() if path.exists() else []
+    rows = {row["case"]: row for row in map(json.loads, lines)}
+    left = [case for case in todo if case.name not in rows]
+    for row in _results(left, jobs=jobs, budget_seconds=budget_seconds, seed=seed):
+        rows[row["case"]] = row
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(f"{row['seconds']:6.1f} s  {row['case']}: {row['verdict']} {row['causes']}", flush=True)
+    return [rows[case.name] for case in todo]
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs, scores, prints the table and stores it with the picture."""
+    from experiments.scoreboard import print_scores, score_rows, write_scores
+
+    del argv
+    choices: dict[str, Any] = {"split": _SPLIT.value, "only": _ONLY.value, "subset": _SUBSET.value, "jobs": _JOBS.value}
+    rows = run(output_dir=_OUTPUT.value, budget_seconds=_BUDGET.value, seed=_SEED.value, **choices)
+    scores = score_rows(rows)
+    print_scores(scores)
+    with cli.bad_input():
+        print(f"Written: {write_scores(scores, rows, _OUTPUT.value)}")
+
+
+if __name__ == "__main__":
+    cli.launch(main)

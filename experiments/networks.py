@@ -1,0 +1,65 @@
+"""The benchmark's networks: as other people write them, in Flax Linen and NNX, beside those of our own."""
+
+from collections.abc import Callable
+
+import jax
+from flax import linen as nn
+from flax import nnx
+from jaxtyping import Array
+
+from cnnprobe.models.linen import from_linen
+from cnnprobe.models.networks import residual_cnn, small_cnn
+from cnnprobe.models.nnx import from_nnx
+from cnnprobe.types import Model
+
+WIDTHS = (24, 48)
+
+
+class LinenCNN(nn.Module):
+    """Two blocks of convolution, batch normalisation and pool, then dropout and a head."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """Logits."""
+        for width in WIDTHS:
+            x = nn.Conv(width, (3, 3), use_bias=False)(x)
+            x = nn.max_pool(nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)), (2, 2), (2, 2))
+        x = nn.relu(nn.Dense(96)(x.reshape(len(x), -1)))
+        return nn.Dense(self.num_classes)(nn.Dropout(0.3, deterministic=not train)(x))
+
+
+class NnxCNN(nnx.Module):
+    """Three strided convolutions, global average pooling and a head."""
+
+    def __init__(self, num_channels: int, num_classes: int, rngs: nnx.Rngs) -> None:
+        """Draws the parameters."""
+        self.first = nnx.Conv(num_channels, 24, (5, 5), strides=2, rngs=rngs)
+        self.second = nnx.Conv(24, 48, (3, 3), strides=2, rngs=rngs)
+        self.third = nnx.Conv(48, 96, (3, 3), rngs=rngs)
+        self.head = nnx.Linear(96, num_classes, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        """Logits."""
+        for conv in (self.first, self.second, self.third):
+            x = jax.nn.gelu(conv(x))
+        return self.head(x.mean(axis=(1, 2)))
+
+
+def linen_cnn(num_classes: int) -> Model:
+    """`LinenCNN` as a model."""
+    return from_linen(LinenCNN(num_classes))
+
+
+def nnx_cnn(num_classes: int) -> Model:
+    """`NnxCNN` for images of one channel as a model."""
+    return from_nnx(lambda rngs: NnxCNN(1, num_classes, rngs))
+
+
+NETWORKS: dict[str, Callable[[int], Model]] = {
+    "plain": small_cnn,
+    "residual": residual_cnn,
+    "linen": linen_cnn,
+    "nnx": nnx_cnn,
+}

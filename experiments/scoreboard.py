@@ -1,0 +1,146 @@
+"""Scores of the diagnosis benchmark: rows of cases in; figures, table and confusion matrix out."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from experiments.faults import EXPECTED
+
+HARM = 0.1  # points of accuracy that a fault must cost to be a cause
+RESTORED = 0.95  # of the healthy twin's accuracy
+NOTHING = "no cause"
+
+Row: TypeAlias = Mapping[str, Any]
+
+
+class Judged(NamedTuple):
+    """A planted fault with what became of it."""
+
+    row: Row
+    expected: str
+    harm: float  # points of balanced accuracy below the healthy twin
+
+
+class Scores(NamedTuple):
+    """The figures of one benchmark; shares are of the cases counted beside them, NaN where there are none."""
+
+    num_harmful: int  # planted faults that cost at least `HARM`
+    detected: float  # share of those with any cause found
+    first: float  # with the planted cause first
+    among_three: float  # with it among the first three
+    num_remedied: int  # of those named first, the ones whose finding has a measured remedy
+    restored: float  # of those, the share that reaches `RESTORED` of the twin
+    num_benign: int  # planted faults that cost less
+    blamed: float  # of those, the share with any finding of severity "cause"
+    num_healthy: int
+    false_alarms: float  # share with a finding of severity "cause"
+    warned: float  # share with a warning
+    median_seconds: float
+    worst_seconds: float
+
+
+def _parts(row: Row) -> list[str]:
+    """Data set, network, kind and variant."""
+    return row["case"].split(", ", 3)
+
+
+def judge(rows: Sequence[Row]) -> list[Judged]:
+    """The planted faults, each beside the accuracy of its healthy twin."""
+    twins = {tuple(_parts(row)[:2]): row["accuracy"] for row in rows if _parts(row)[2:] == ["healthy", "adam"]}
+    faulty = [row for row in rows if _parts(row)[2] == "fault"]
+    return [
+        Judged(row, EXPECTED[_parts(row)[3]], twins[tuple(_parts(row)[:2])] - (row["accuracy"] or 0.0))
+        for row in faulty
+    ]
+
+
+def _share(hits: Sequence[bool]) -> float:
+    """Fraction that is true; NaN of nothing."""
+    return float(np.mean(hits)) if len(hits) else float("nan")
+
+
+def _restores(judged: Judged) -> bool:
+    """Whether the remedy reaches nearly what the healthy twin did."""
+    row = judged.row
+    return row["remedied"] >= RESTORED * (judged.harm + (row["accuracy"] or 0.0))
+
+
+def score_rows(rows: Sequence[Row]) -> Scores:
+    """All figures of a benchmark."""
+    faults = judge(rows)
+    harmful, benign = ([f for f in faults if (f.harm >= HARM) == kind] for kind in (True, False))
+    healthy = [row for row in rows if _parts(row)[2] == "healthy"]
+    named = [f for f in harmful if f.row["causes"][:1] == [f.expected]]
+    remedied = [f for f in named if f.row["remedied"] is not None]
+    seconds = [row["seconds"] for row in rows]
+    return Scores(
+        num_harmful=len(harmful),
+        detected=_share([bool(f.row["causes"]) for f in harmful]),
+        first=_share([f in named for f in harmful]),
+        among_three=_share([f.expected in [*f.row["causes"], *f.row["warnings"]][:3] for f in harmful]),
+        num_remedied=len(remedied),
+        restored=_share([_restores(f) for f in remedied]),
+        num_benign=len(benign),
+        blamed=_share([bool(f.row["causes"]) for f in benign]),
+        num_healthy=len(healthy),
+        false_alarms=_share([bool(row["causes"]) for row in healthy]),
+        warned=_share([bool(row["warnings"]) for row in healthy]),
+        median_seconds=float(np.median(seconds)),
+        worst_seconds=float(np.max(seconds)),
+    )
+
+
+def print_scores(scores: Scores) -> None:
+    """Prints the figures as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("figure", "value")
+    for name, value in scores._asdict().items():
+        is_share = isinstance(value, float) and not name.endswith("seconds")
+        table.add_row(name.replace("_", " "), f"{value:.1%}" if is_share else f"{value:g}")
+    Console().print(table)
+
+
+def confusion(judged: Sequence[Judged]) -> dict[str, dict[str, int]]:
+    """How often each planted cause (row) was answered by each first cause."""
+    counts: dict[str, dict[str, int]] = {}
+    for item in judged:
+        first = item.row["causes"][0] if item.row["causes"] else NOTHING
+        row = counts.setdefault(item.expected, {})
+        row[first] = row.get(first, 0) + 1
+    return counts
+
+
+def write_scores(scores: Scores, rows: Sequence[Row], directory: str) -> Path:
+    """Writes `scores.json` and `confusion.png`, and gives the folder."""
+    folder = Path(directory)
+    counts = confusion([item for item in judge(rows) if item.harm >= HARM])
+    content = {"scores": scores._asdict(), "confusion": counts}
+    (folder / "scores.json").write_text(json.dumps(content, indent=1) + "\n")
+    if counts:
+        draw_confusion(counts, folder / "confusion.png")
+    return folder
+
+
+def draw_confusion(counts: Mapping[str, Mapping[str, int]], path: Path) -> None:
+    """The matrix as a picture: planted causes down, named causes across."""
+    from matplotlib.figure import Figure
+
+    planted = sorted(counts)
+    named = sorted({name for row in counts.values() for name in row} | set(planted))
+    values = np.array([[counts[row].get(column, 0) for column in named] for row in planted])
+    figure = Figure(figsize=(2.5 + 0.32 * len(named), 2.5 + 0.3 * len(planted)), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(values / values.sum(axis=1, keepdims=True), cmap="Blues", vmin=0, vmax=1.4)
+    axes.set_xticks(range(len(named)), named, rotation=90)
+    axes.set_yticks(range(len(planted)), planted)
+    axes.set_xlabel("first cause named")
+    axes.set_ylabel("cause planted, where it costs 10 points or more")
+    for (row, column), value in np.ndenumerate(values):
+        if value:
+            axes.text(column, row, str(value), ha="center", va="center", fontsize=8)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,70 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import benchmark_diagnosis
+from experiments.benchmark_diagnosis import Case, cases, chosen, run
+from experiments.cli import BadInputError
+from experiments.networks import NETWORKS
+
+ROW = {"verdict": "healthy", "causes": [], "warnings": [], "accuracy": 0.5, "remedied": None, "seconds": 1.0}
+
+
+@pytest.fixture
+def diagnosed(monkeypatch):
+    """The cases that are run, none of them for real."""
+    names = []
+
+    def run_case(case, *, budget_seconds, seed):
+        names.append(case.name)
+        return {"case": case.name, **ROW}
+
+    monkeypatch.setattr(benchmark_diagnosis, "run_case", run_case)
+    return names
+
+
+def test_splits_share_no_healthy_problem():
+    healthy = [{case for case in cases(split) if case.kind == "healthy"} for split in ("held_out", "calibration")]
+    assert healthy[0].isdisjoint(healthy[1])
+    assert len(healthy[0]) >= 60
+
+
+def test_each_fault_brings_its_healthy_twin():
+    found = chosen("held_out", only="linen, fault, sum_loss", subset=None, seed=0)
+    assert [case.kind for case in found] == ["healthy"] * 3 + ["fault"] * 3
+
+
+def test_subset_is_the_same_for_the_same_seed():
+    first, second = (chosen("all", only=None, subset=5, seed=1) for _ in range(2))
+    assert first == second
+
+
+def test_an_interrupted_benchmark_goes_on(tmp_path, diagnosed):
+    run(output_dir=str(tmp_path), only="textures, linen, healthy, sgd")
+    run(output_dir=str(tmp_path), only="textures, linen, healthy, s")
+    lines = (tmp_path / "cases.jsonl").read_text().splitlines()
+    assert [json.loads(line)["case"] for line in lines] == diagnosed
+    assert len(set(diagnosed)) == len(diagnosed) > 1
+
+
+def test_no_case_is_bad_input(tmp_path):
+    with pytest.raises(BadInputError, match="only must be part of the name of a case, got 'typo'"):
+        run(output_dir=str(tmp_path), only="typo")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_take_all_three_data_sets(name):
+    model = NETWORKS[name](4)
+    for size in (28, 32, 48):
+        images = np.zeros((2, size, size, 1), np.float32)
+        params, state = model.init(jax.random.key(0), images)
+        assert model.apply(params, state, images, key=jax.random.key(1), train=True)[0].shape == (2, 4)
+
+
+@pytest.mark.slow
+def test_one_planted_fault_is_scored_right():
+    case = Case("fashion_mnist", "linen", "fault", "sum_loss")
+    row = benchmark_diagnosis.run_case(case, budget_seconds=100.0, seed=3)
+    assert (row["verdict"], row["causes"][:1]) == ("faulty", ["loss-summed-not-averaged"])

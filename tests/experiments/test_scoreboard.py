@@ -1,0 +1,69 @@
+import math
+
+import numpy as np
+import pytest
+
+from experiments.faults import EXPECTED, FAULTS, OWN_NETWORK
+from experiments.scoreboard import confusion, judge, score_rows, write_scores
+
+
+def row(case, *, causes=(), warnings=(), accuracy=0.8, remedied=None, seconds=10.0):
+    return {
+        "case": f"textures, plain, {case}",
+        "verdict": "faulty" if causes else "healthy",
+        "causes": list(causes),
+        "warnings": list(warnings),
+        "accuracy": accuracy,
+        "remedied": remedied,
+        "seconds": seconds,
+    }
+
+
+TWIN = row("healthy, adam")
+RIGHT = row("fault, sum_loss", causes=["loss-summed-not-averaged"], accuracy=0.2, remedied=0.79)
+WRONG = row("fault, raw_pixels", causes=["learning-rate-too-high", "inputs-not-scaled"], accuracy=0.2, remedied=0.5)
+SILENT = row("fault, tiny_clip", accuracy=0.3)
+BENIGN = row("fault, softmax_twice", warnings=["softmax-applied-twice"], accuracy=0.78)
+ALARM = row("healthy, sgd", causes=["updates-too-small"], seconds=50.0)
+
+
+def test_every_fault_says_what_it_is():
+    assert set(EXPECTED) == set(FAULTS)
+    assert set(FAULTS) >= OWN_NETWORK
+
+
+def test_harm_is_measured_against_the_healthy_twin():
+    assert [round(item.harm, 3) for item in judge([TWIN, RIGHT, BENIGN])] == [0.6, 0.02]
+
+
+def test_shares_count_what_they_say():
+    scores = score_rows([TWIN, RIGHT, WRONG, SILENT, BENIGN, ALARM])
+    found = (scores.detected, scores.first, scores.among_three)
+    np.testing.assert_allclose(found, (2 / 3, 1 / 3, 2 / 3))
+    assert (scores.num_harmful, scores.num_benign, scores.num_healthy) == (3, 1, 2)
+
+
+def test_false_alarms_are_causes_and_not_warnings():
+    scores = score_rows([TWIN, RIGHT, BENIGN, ALARM, row("healthy, focal", warnings=["inputs-offset"])])
+    np.testing.assert_allclose((scores.false_alarms, scores.warned, scores.blamed), (1 / 3, 1 / 3, 0))
+
+
+def test_remedies_count_where_the_cause_is_right():
+    scores = score_rows([TWIN, RIGHT, WRONG])
+    assert (scores.num_remedied, scores.restored) == (1, 1.0)
+
+
+def test_nothing_to_count_is_unknown():
+    assert math.isnan(score_rows([TWIN]).detected)
+
+
+def test_confusion_has_a_row_for_each_planted_cause():
+    counts = confusion(judge([TWIN, WRONG, SILENT]))
+    assert counts == {"inputs-not-scaled": {"learning-rate-too-high": 1}, "updates-too-small": {"no cause": 1}}
+
+
+@pytest.mark.parametrize("name", ["scores.json", "confusion.png"])
+def test_scores_are_written(name, tmp_path):
+    rows = [TWIN, RIGHT, WRONG]
+    write_scores(score_rows(rows), rows, str(tmp_path))
+    assert (tmp_path / name).stat().st_size > 100
