@@ -15,6 +15,7 @@ from cnnprobe.data.named import load
 
 # The doctor.
 from cnnprobe.doctor.baselines import baselines
+from cnnprobe.doctor.checklist import checklist
 from cnnprobe.doctor.diagnose import diagnose
 from cnnprobe.doctor.repair import repair
 

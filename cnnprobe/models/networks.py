@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from cnnprobe.models.plain import FeatureMap, Layer
 from cnnprobe.types import Images, Key, Model, Params, State
 
 Activation = Callable[[Array], Array]
+Pool = Callable[[FeatureMap], FeatureMap]
 Logits = Float[Array, "batch classes"]
 
 
@@ -22,26 +24,42 @@ def baseline_cnn(num_classes: int = 10) -> Model:
 
     50,186 parameters for ten classes of 28x28x1 images.
     """
-    return _plain_cnn((32, 64), (num_classes,), 0.0, False, jax.nn.relu)
+    return _plain_cnn(PlainParts(widths=(32, 64)), (num_classes,), 0.0, False)
 
 
 def small_cnn(
-    num_classes: int, *, dropout_rate: float = 0.0, batch_norm: bool = False, activation: Activation = jax.nn.relu
+    num_classes: int,
+    *,
+    widths: tuple[int, ...] = (16, 32),
+    kernel_size: int = 3,
+    pool: Pool = plain.max_pool,
+    dropout_rate: float = 0.0,
+    batch_norm: bool = False,
+    activation: Activation = jax.nn.relu,
 ) -> Model:
-    """Two 3x3 convolutions of 16 and 32 channels, each with a 2x2 pool, then a dense layer of 64 units, and logits.
+    """Convolutions, each with a 2x2 pool, then a dense layer of 64 units, and logits.
 
     Args:
       num_classes: logits of each image.
+      widths: channels of each convolution.
+      kernel_size: height and width of every kernel.
+      pool: `plain.max_pool`, `plain.average_pool`, or a function that halves height and width.
       dropout_rate: fraction of the 64 units that training drops, in [0, 1).
       batch_norm: normalises after each convolution, before the activation.
       activation: after each layer but the last.
 
     Raises:
-      ValueError: an argument is out of its range, or, when it is initialised, images are smaller than 4x4.
+      ValueError: an argument is out of its range, or, when it is initialised, images are smaller than the pools allow
+        (4x4 for two).
     """
     plain.check_rate("dropout_rate", dropout_rate)
     check_callable("activation", activation)
-    return _plain_cnn((16, 32), (64, num_classes), dropout_rate, batch_norm, activation)
+    check_callable("pool", pool)
+    check_integer("kernel_size", kernel_size, 1)
+    for width in widths:
+        check_integer("widths", width, 1)
+    parts = PlainParts(tuple(widths), kernel_size, pool, activation)
+    return _plain_cnn(parts, (64, num_classes), dropout_rate, batch_norm)
 
 
 def residual_cnn(num_classes: int, *, widths: tuple[int, ...] = (16, 32, 64), num_blocks: int = 1) -> Model:
@@ -62,12 +80,20 @@ def residual_cnn(num_classes: int, *, widths: tuple[int, ...] = (16, 32, 64), nu
     return _residual_cnn(num_classes, tuple(widths), num_blocks)
 
 
+class PlainParts(NamedTuple):
+    """What the convolutions of a plain network are made of."""
+
+    widths: tuple[int, ...]
+    kernel_size: int = 3
+    pool: Pool = plain.max_pool
+    activation: Activation = jax.nn.relu
+
+
 @cached
-def _plain_cnn(
-    widths: tuple[int, ...], units: tuple[int, ...], dropout_rate: float, normalise: bool, activation: Activation
-) -> Model:
+def _plain_cnn(parts: PlainParts, units: tuple[int, ...], dropout_rate: float, normalise: bool) -> Model:
     """Convolutions with pools, then dense layers; dropout before the last one."""
     check_integer("num_classes", units[-1], 1)
+    widths, size, pool, activation = parts
 
     def init(key: Key, images: Images) -> tuple[Params, State]:
         """He-normal kernels and zero biases; a bias before a normalisation would do nothing and is left out."""
@@ -76,7 +102,7 @@ def _plain_cnn(
         norms = {f"norm{i}": plain.init_batch_norm(width) for i, width in enumerate(widths, 1) if normalise}
         params = {name: layer for name, (layer, _) in norms.items()}
         for i, (before, width) in enumerate(pairwise((images.shape[-1], *widths)), 1):
-            params[f"conv{i}"] = plain.init_conv(next(keys), before, width, bias=not normalise)
+            params[f"conv{i}"] = plain.init_conv(next(keys), before, width, size=size, bias=not normalise)
         for i, (before, width) in enumerate(pairwise(sizes), 1):
             params[f"dense{i}"] = plain.init_dense(next(keys), before, width)
         return params, {name: stats for name, (_, stats) in norms.items()}
@@ -89,7 +115,7 @@ def _plain_cnn(
             if normalise:
                 name = f"norm{i}"
                 x, new_state[name] = plain.batch_norm(params[name], state[name], x, train=train)
-            x = plain.max_pool(activation(x))
+            x = pool(activation(x))
         x = plain.flatten(x)
         for i in range(1, len(units)):
             x = activation(plain.dense(params[f"dense{i}"], x))

@@ -66,6 +66,12 @@ def max_pool(x: FeatureMap, *, size: int = 2, stride: int | None = None) -> Feat
     return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, "VALID")
 
 
+def average_pool(x: FeatureMap, *, size: int = 2, stride: int | None = None) -> FeatureMap:
+    """Mean of each window; windows that do not fit are left out. `stride` None: windows do not overlap."""
+    window, strides = (1, size, size, 1), (1, stride or size, stride or size, 1)
+    return lax.reduce_window(x, 0.0, lax.add, window, strides, "VALID") / size**2
+
+
 def global_average_pool(x: FeatureMap) -> Float[Array, "batch channels"]:
     """Mean over all places."""
     return jnp.mean(x, axis=(1, 2))

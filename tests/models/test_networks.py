@@ -7,6 +7,7 @@ import pytest
 
 from cnnprobe.models import plain
 from cnnprobe.models.networks import baseline_cnn, residual_cnn, small_cnn
+from cnnprobe.models.plain import average_pool
 from cnnprobe.training.evaluate import evaluate
 from cnnprobe.training.step import init_state, make_train_step
 from cnnprobe.trees import tree_size
@@ -18,6 +19,7 @@ NETWORKS = {
     "baseline": baseline_cnn(3),
     "small": small_cnn(3),
     "small, batch norm, dropout": small_cnn(3, batch_norm=True, dropout_rate=0.5),
+    "small, one wide kernel, average pool": small_cnn(3, widths=(8,), kernel_size=5, pool=average_pool),
     "residual": residual_cnn(3, widths=(4, 8), num_blocks=2),
 }
 
@@ -122,6 +124,8 @@ def test_pixels_may_be_bytes(model):
     [
         (lambda: small_cnn(0), "num_classes must be a whole number of at least 1, got 0"),
         (lambda: small_cnn(3, dropout_rate=1.5), "dropout_rate must be a number of at least 0 and below 1, got 1.5"),
+        (lambda: small_cnn(3, kernel_size=0), "kernel_size must be a whole number of at least 1, got 0"),
+        (lambda: small_cnn(3, widths=(8, 0)), "widths must be a whole number of at least 1, got 0"),
         (lambda: small_cnn(3, activation="relu"), "activation must be a function, got 'relu'"),
         (lambda: residual_cnn(3, widths=(4, 0)), "widths must be a whole number of at least 1, got 0"),
         (lambda: residual_cnn(3, num_blocks=0), "num_blocks must be a whole number of at least 1, got 0"),

@@ -96,3 +96,9 @@ def test_bad_rate_is_refused(rate):
 def test_layer_without_inputs_is_refused():
     with pytest.raises(ValueError, match="num_inputs must be a whole number of at least 1, got 0"):
         plain.init_dense(KEY, 0, 3)
+
+
+def test_average_pool_matches_definition(variant):
+    x = np.random.default_rng(0).normal(size=(2, 5, 4, 3)).astype(np.float32)
+    windows = x[:, :4].reshape(2, 2, 2, 2, 2, 3)
+    np.testing.assert_allclose(variant(plain.average_pool)(x), windows.mean(axis=(2, 4)), rtol=1e-5, atol=1e-6)
