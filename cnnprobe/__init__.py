@@ -39,6 +39,7 @@ from cnnprobe.probes.updates import log10_update_ratio, moved_share, sign_update
 
 # Reports.
 from cnnprobe.reporting.console import print_diagnosis
+from cnnprobe.reporting.effects import print_checklist, write_checklist
 from cnnprobe.reporting.report import write_report
 from cnnprobe.reporting.table import table
 

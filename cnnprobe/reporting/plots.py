@@ -32,7 +32,7 @@ MAX_NAMES = 40  # names that a vertical axis has room for
 
 def loss_figure(curves: Mapping[str, Curve]) -> "Figure":
     """The loss at every step of one or two named runs, with its running mean; logarithmic where it must be."""
-    figure, axes = _figure(2.2)
+    figure, axes = new_figure(2.2)
     _draw_curves(axes, {name: curve.loss for name, curve in curves.items()})
     _scale_loss(axes, np.concatenate([curve.loss for curve in curves.values()]))
     _title(axes, "training loss")
@@ -41,7 +41,7 @@ def loss_figure(curves: Mapping[str, Curve]) -> "Figure":
 
 def accuracy_figure(curves: Mapping[str, Curve]) -> "Figure":
     """The training accuracy at every step of one or two named runs, with its running mean."""
-    figure, axes = _figure(2.2)
+    figure, axes = new_figure(2.2)
     _draw_curves(axes, {name: curve.accuracy for name, curve in curves.items()})
     axes.set_ylim(-0.03, 1.03)
     axes.set_yticks([0, 0.5, 1], labels=["0 %", "50 %", "100 %"])
@@ -57,7 +57,7 @@ def batch_figure(curve: Curve, class_names: Sequence[str] = ()) -> "Figure":
     """
     shares = [_column_shares(counts) for counts in (curve.prediction_counts, curve.label_counts)]
     num_classes = shares[0].shape[0]
-    figure, _ = _figure(2 * min(max(1.1, 0.6 + 0.13 * num_classes), 2.4), rows=2)
+    figure, _ = new_figure(2 * min(max(1.1, 0.6 + 0.13 * num_classes), 2.4), rows=2)
     highest = max(float(share.max(initial=0.0)) for share in shares) or 1.0
     for axes, share, title in zip(figure.axes, shares, ("predicted classes", "labels"), strict=True):
         extent = (-0.5, max(len(curve.loss), 1) - 0.5, num_classes - 0.5, -0.5)
@@ -77,7 +77,7 @@ def batch_figure(curve: Curve, class_names: Sequence[str] = ()) -> "Figure":
 
 def gradient_figure(layers: Sequence[LayerRow]) -> "Figure":
     """Root mean square of the gradients by depth, first layer on top; the model learns where both are far from zero."""
-    figure, axes = _figure(0.9 + 0.24 * min(len(layers), MAX_NAMES))
+    figure, axes = new_figure(0.9 + 0.24 * min(len(layers), MAX_NAMES))
     depth = np.arange(len(layers))
     series = {
         "of the activations": [layer.activation_gradient_rms for layer in layers],
@@ -100,7 +100,7 @@ def gradient_figure(layers: Sequence[LayerRow]) -> "Figure":
 
 def evidence_figure(readings: Sequence[Reading]) -> "Figure":
     """Each reading as a dot beside its healthy band, each on a line of its own scale."""
-    figure, axes = _figure(0.35 + 0.5 * len(readings))
+    figure, axes = new_figure(0.35 + 0.5 * len(readings))
     for row, reading in enumerate(readings):
         strip = place_on_strip(reading)
         axes.hlines(row, 0, 1, color=INK, alpha=0.4, linewidth=0.8)
@@ -143,7 +143,7 @@ def figure_to_svg(figure: "Figure", *, name: str, label: str) -> str:
     return re.sub(r'<svg(.*?) width="[^"]*" height="[^"]*"', lambda match: opening + match[1], svg, count=1)
 
 
-def _figure(height: float, *, rows: int = 1) -> tuple["Figure", "Axes"]:
+def new_figure(height: float, *, rows: int = 1) -> tuple["Figure", "Axes"]:
     """A figure as wide as a phone, `height` inches high, and its first axes."""
     try:
         from matplotlib.figure import Figure

@@ -1,0 +1,61 @@
+"""Goes through an engineer's checklist on your training problem: what each usual change would do, measured.
+
+python -m experiments.checklist --dataset=fashion_mnist --num_images=1000 --report_dir=checklist
+python -m experiments.checklist --problem=my_module:my_problem
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from experiments import cli, problem_flags, report_flags
+
+if TYPE_CHECKING:
+    from cnnprobe.doctor.checklist import Line
+
+
+def run(*, budget_seconds: float = 180.0, report_dir: str | None = None, **choices: Any) -> dict[str, Any]:
+    """Builds the chosen problem and tests every line on it.
+
+    Returns:
+      `lines`, and `picture`: the path of the bar chart or None.
+
+    Raises:
+      cli.BadInputError: a choice is malformed, or the folder cannot be written.
+    """
+    from cnnprobe.doctor.checklist import checklist
+    from cnnprobe.training.validate import check_problem
+    from experiments.problems import build_problem
+
+    with cli.bad_input():
+        problem, _ = build_problem(**choices)
+        check_problem(problem)
+    lines: tuple[Line, ...] = checklist(problem, budget_seconds=budget_seconds)
+    picture = None
+    if report_dir is not None:
+        from cnnprobe.reporting.effects import write_checklist
+
+        with cli.bad_input():
+            picture = write_checklist(lines, report_dir)
+    return {"lines": lines, "picture": picture}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs with the parsed flags and prints the table."""
+    from cnnprobe.reporting.effects import print_checklist
+
+    del argv
+    budget_seconds = report_flags.BUDGET_SECONDS.value
+    with cli.waiting(f"testing every line, at most {budget_seconds:.0f} s"):
+        result = run(budget_seconds=budget_seconds, report_dir=report_flags.REPORT_DIR.value, **problem_flags.chosen())
+    print_checklist(result["lines"])
+    if result["picture"] is not None:
+        print(f"Picture: {result['picture']}")
+
+
+if __name__ == "__main__":
+    flags.adopt_module_key_flags(problem_flags)
+    flags.adopt_module_key_flags(report_flags)
+    flags.set_default(report_flags.BUDGET_SECONDS, 180.0)
+    cli.launch(main)
