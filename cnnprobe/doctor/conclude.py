@@ -6,7 +6,7 @@ import time
 from cnnprobe.doctor.bench import above_chance
 from cnnprobe.doctor.causes.record import fact
 from cnnprobe.doctor.observation import Observation, error_text
-from cnnprobe.doctor.rank import ENOUGH, has_learnt
+from cnnprobe.doctor.rank import ENOUGH, has_learnt, is_cut_short
 from cnnprobe.doctor.trial import Plan, control, scored_run
 from cnnprobe.types import Diagnosis, Evidence, Finding
 
@@ -39,8 +39,10 @@ def _steps(seen: Observation) -> str:
 
 def _without_fault(plan: Plan, seen: Observation) -> tuple[str, str]:
     """Verdict and sentence where no cause was found."""
+    if seen.run is None:
+        return "cannot-tell", "The budget was over before a training step was made. Give it more seconds."
     fits = fact(seen, "training accuracy") > above_chance(seen.bench)
-    if seen.run is not None and not seen.run.is_complete and not has_learnt(seen) and not fits:
+    if not seen.run.is_complete and not has_learnt(seen) and not fits:
         return "cannot-tell", f"{_steps(seen)}: more did not fit the budget. Give it more seconds."
     few = fact(seen, "number of updates") < FEW_UPDATES
     if few and not has_learnt(seen):
@@ -98,7 +100,7 @@ def conclude(
 ) -> Diagnosis:
     """The diagnosis whole."""
     causes = [finding for finding in findings if finding.severity == "cause"]
-    if seen.run is None and not causes:
+    if seen.run is None and not causes and not is_cut_short(seen):
         stopped = [(what, why) for what, why in seen.failures.items() if what in STOPPERS]
         causes = [_does_not_run(*(stopped or [("the training", "no step was made")])[-1])]
         findings = (*causes, *findings)

@@ -24,7 +24,7 @@ from cnnprobe.doctor.looks.loss import BOUNDED, LossLook, look_at_loss
 from cnnprobe.doctor.looks.modes import look_at_modes, statistics_momentum
 from cnnprobe.doctor.looks.run import look_at_loss_curve, look_at_updates, name_frozen
 from cnnprobe.doctor.looks.structure import look_at_structure
-from cnnprobe.doctor.observation import Observation, error_text
+from cnnprobe.doctor.observation import NO_TIME, Observation, error_text
 from cnnprobe.doctor.run import Run, planned_steps, score, settle, start, steps_of_training, train_run
 from cnnprobe.training.step import check_loss
 
@@ -41,7 +41,7 @@ def _attempter(failures: dict[str, str], deadline: float) -> Attempt:
     def attempt(what: str, measure: Callable[[], T], otherwise: T) -> T:
         """Runs one measurement of code that may raise anything."""
         if time.monotonic() > deadline:
-            failures[what] = "no time was left"
+            failures[what] = NO_TIME
             return otherwise
         try:
             return measure()

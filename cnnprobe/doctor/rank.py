@@ -5,22 +5,18 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import numpy as np
-from scipy.special import stdtrit
-
 from cnnprobe.doctor.bench import above_chance
 from cnnprobe.doctor.causes import CAUSES
 from cnnprobe.doctor.causes.record import STAGES, Cause
-from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.harm import DECISIVE, ENOUGH, LARGE, does_harm, gain_of
+from cnnprobe.doctor.observation import NO_TIME, Observation
+from cnnprobe.doctor.run import FEWEST_STEPS
 from cnnprobe.doctor.substitute import FITTED, rescues
 from cnnprobe.doctor.trial import Attempt, Plan, best_attempt, control, make_trial, run_twin
-from cnnprobe.types import Curve, Evidence, Finding, Problem, Remedy, Trial
+from cnnprobe.types import Evidence, Finding, Problem, Remedy, Trial
 
-ENOUGH = 0.05  # points of balanced accuracy that a remedy must gain to show harm
 RIVAL = 0.7  # share of the best gain from which an earlier cause is held to explain the later one
-DECISIVE = 0.9  # strength of evidence that speaks for itself
 SUFFICIENT = 0.5  # the same where no remedy exists that could be run
-LARGE = 0.3  # points that are full proof of a remedy, and with the baseline reached end the search
 LEARNT = 0.97  # of the loss of a blind guess: what has not fallen below it has learnt nothing
 BASELINE = "random features accuracy"
 SOLVED = 0.9  # of the baseline, from which nothing else is held to be wrong
@@ -41,7 +37,7 @@ class Tried(NamedTuple):
 
     suspect: Suspect
     attempt: Attempt
-    gain: float  # `_gain`, over the control of the same seed
+    gain: float  # `gain_of`, over the control of the same seed
 
 
 def has_learnt(seen: Observation) -> bool:
@@ -50,6 +46,13 @@ def has_learnt(seen: Observation) -> bool:
     if math.isnan(reached):
         return seen.facts.get("end loss ratio", math.inf) < LEARNT
     return reached > above_chance(seen.bench)
+
+
+def is_cut_short(seen: Observation) -> bool:
+    """Whether the clock ended the run before it could tell anything."""
+    if seen.run is None:
+        return NO_TIME in seen.failures.values()
+    return not seen.run.is_complete and len(seen.run.curve.loss) < FEWEST_STEPS
 
 
 def suspect(seen: Observation) -> tuple[Suspect, ...]:
@@ -85,7 +88,7 @@ def _screen(plan: Plan, seen: Observation, suspects: Iterable[Suspect]) -> tuple
         except Exception as error:  # the user's functions, on inputs that a remedy has changed, may raise anything
             untried.append(f"the remedy of {item.cause.id}: {error!r:.200}")
             continue
-        tried.append(Tried(item, best, _gain(plan, best)))
+        tried.append(Tried(item, best, gain_of(plan, best)))
         if tried[-1].gain >= LARGE and best.scored.accuracy >= solved_from:
             solved_at = min(solved_at, _depth(item))
     return tried, untried
@@ -144,37 +147,6 @@ def _confirm(plan: Plan, item: Tried) -> Trial:
     return make_trial(plan, scored or {0: item.attempt.scored})
 
 
-def _makes_finite(control: Curve, remedied: Curve) -> bool:
-    """Whether the loss ends as NaN or infinite without the remedy, and never is with it."""
-    return not np.isfinite(control.loss[-1:]).all() and bool(np.isfinite(remedied.loss).all())
-
-
-def _gain(plan: Plan, attempt: Attempt) -> float:
-    """What a remedy gains from the first seed; a loss that it makes finite is worth a large gain."""
-    gain = attempt.scored.accuracy - control(plan, 0).accuracy
-    return max(gain, LARGE) if _makes_finite(control(plan, 0).curve, attempt.scored.curve) else gain
-
-
-def _error(plan: Plan, trial: Trial) -> float:
-    """Standard error of the gain: over seeds, or over images where there is one seed."""
-    seeds = len(trial.control)
-    if seeds > 1:
-        return trial.spread / math.sqrt(seeds)
-    share = float(trial.control[0] + trial.remedied[0]) / 2
-    return math.sqrt(2 * share * (1 - share) / len(plan.bench.valid.images))
-
-
-def _does_harm(plan: Plan, trial: Trial, strength: float) -> bool:
-    """Whether the gain is large and beyond its error; or the remedy makes the loss finite.
-
-    Evidence that speaks for itself needs a gain of one standard error; else chance must be unlikely (5 %, Student's t).
-    """
-    seeds = len(trial.control)
-    errors = 1.0 if strength >= DECISIVE else float(stdtrit(seeds - 1, 0.95)) if seeds > 1 else 1.64
-    gains = trial.gain >= max(ENOUGH, errors * _error(plan, trial))
-    return gains or _makes_finite(trial.control_curve, trial.remedied_curve)
-
-
 def _finding(
     seen: Observation, item: Suspect, severity: str, *, remedy: Remedy | None = None, trial: Trial | None = None
 ) -> Finding:
@@ -207,10 +179,10 @@ def _proved(plan: Plan, seen: Observation, tried: list[Tried]) -> tuple[list[Fin
         first = _first_cause(plan, helpful)
         helpful.remove(first)
         trial = _confirm(plan, first)
-        if _does_harm(plan, trial, first.suspect.evidence.strength):
+        if does_harm(plan, trial, first.suspect.evidence.strength):
             others = sorted(helpful, key=lambda item: -item.gain)
             more = [(item, _confirm(plan, item)) for item in others if _still_helps(plan, first, item)]
-            proved = [(first, trial), *((i, t) for i, t in more if _does_harm(plan, t, i.suspect.evidence.strength))]
+            proved = [(first, trial), *((i, t) for i, t in more if does_harm(plan, t, i.suspect.evidence.strength))]
             return [_finding(seen, i.suspect, "cause", remedy=i.attempt.remedy, trial=t) for i, t in proved], failed
         failed[first.suspect.cause.id] = trial
     return [], failed
@@ -221,21 +193,38 @@ def _proved_together(plan: Plan, seen: Observation, decisive: list[Tried]) -> li
     decisive = list({item.suspect.cause.stage: item for item in decisive}.values())
     if len(decisive) < 2 or not plan.has_time():
         return []
+    try:
+        joint = _together(plan, decisive)
+    except Exception:  # remedies may not go together; then nothing is proved
+        return []
+    needed = [item for item in decisive if _is_needed(plan, decisive, item, joint.scored.accuracy)]
+    trial = _confirm(plan, Tried(decisive[0].suspect, joint, gain_of(plan, joint)))
+    if not does_harm(plan, trial, DECISIVE):
+        return []
+    joined = trial._replace(metric=f"{trial.metric}, all remedies together,")
+    return [_finding(seen, item.suspect, "cause", remedy=joint.remedy, trial=joined) for item in needed]
+
+
+def _together(plan: Plan, items: list[Tried]) -> Attempt:
+    """All remedies, one after the other, run from the first seed."""
 
     def remedy(problem: Problem) -> Problem:
         """All remedies, one after the other."""
-        return functools.reduce(lambda mended, item: item.attempt.remedy(mended), decisive, problem)
+        return functools.reduce(lambda mended, item: item.attempt.remedy(mended), items, problem)
 
+    problem = remedy(plan.bench.problem)
+    return Attempt(remedy, problem, run_twin(plan, problem, 0))
+
+
+def _is_needed(plan: Plan, items: list[Tried], item: Tried, reached: float) -> bool:
+    """Whether the others without this one fall short of what all reach; of two, neither gained alone."""
+    others = [other for other in items if other is not item]
+    if len(others) == 1 or not plan.has_time():
+        return True
     try:
-        problem = remedy(plan.bench.problem)
-        first = Attempt(remedy, problem, run_twin(plan, problem, 0))
-    except Exception:  # remedies may not go together; then nothing is proved
-        return []
-    trial = _confirm(plan, Tried(decisive[0].suspect, first, _gain(plan, first)))
-    if not _does_harm(plan, trial, DECISIVE):
-        return []
-    joint = trial._replace(metric=f"{trial.metric}, all remedies together,")
-    return [_finding(seen, item.suspect, "cause", remedy=remedy, trial=joint) for item in decisive]
+        return reached - _together(plan, others).scored.accuracy >= ENOUGH
+    except Exception:  # without it the others do not run
+        return True
 
 
 def _unproved(seen: Observation, item: Suspect, tried: Tried | None, trial: Trial | None) -> Finding | None:
@@ -244,15 +233,15 @@ def _unproved(seen: Observation, item: Suspect, tried: Tried | None, trial: Tria
     That is so where none could be run, or where its gain is large but not beyond its spread over seeds. Where the
     remedy was run in vain it is a warning: a textbook fault that was measured to be benign here.
     """
-    strength = item.evidence.strength
+    strength, is_lost = item.evidence.strength, not (has_learnt(seen) or is_cut_short(seen))
     if tried is None:
         if strength < (DECISIVE if item.cause.remedies(seen) else SUFFICIENT):
             return None
-        is_harmful = item.cause.stage == "generalisation" or not has_learnt(seen)
+        is_harmful = item.cause.stage == "generalisation" or is_lost
         return _finding(seen, item, "cause" if is_harmful else "warning")
     if trial is None or math.isnan(trial.gain) or strength < DECISIVE:
         return None
-    is_harmful = trial.gain >= ENOUGH and not has_learnt(seen)
+    is_harmful = trial.gain >= ENOUGH and is_lost
     return _finding(seen, item, "cause" if is_harmful else "warning", remedy=tried.attempt.remedy, trial=trial)
 
 

@@ -78,7 +78,8 @@ def fit(
     num_classes, num_epochs = count_classes(problem), num_epochs or problem.num_epochs
     model, loss, optimizer = problem.model, problem.loss, problem.optimizer
     step = make_train_step(model, loss, optimizer, num_classes=num_classes, predict=problem.predict, probes=probes)
-    header = {"parameters": layer_names(state.params), "layers": LAYER_READINGS, "num_classes": num_classes}
+    header: Record = {"parameters": layer_names(state.params), "layers": LAYER_READINGS, "num_classes": num_classes}
+    header["sizes"] = [leaf.size for leaf in jax.tree.leaves(state.params)]  # entries of each parameter
     with open_journal(directory, state, resume=resume, header=header) as journal, progress_bar(shown=progress) as tick:
         run = _Run(problem, step, journal, tick, num_epochs, probe_every, checkpoint_every)
         state, epochs = journal.state, [record for record in journal.records if record["kind"] == "epoch"]

@@ -1,5 +1,7 @@
 """What is malformed raises; what is sick gives a finding."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +31,7 @@ def raising(*args, **kwargs):
 
 
 def diagnose(problem):
-    return cp.diagnose(problem, budget_seconds=25.0)
+    return cp.diagnose(problem, budget_seconds=60.0)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,14 @@ def diagnose(problem):
 def test_malformed_problem_raises(changes, message):
     with pytest.raises(ValueError, match=message):
         diagnose(tiny(**changes))
+
+
+def test_a_budget_that_is_over_before_the_first_step_is_no_fault_of_the_program():
+    problem = tiny()
+    slow = broken_model(problem, init=lambda key, images: time.sleep(1.2) or problem.model.init(key, images))
+    diagnosis = cp.diagnose(slow, budget_seconds=1.0)
+    assert diagnosis.verdict == "cannot-tell"
+    assert "Give it more seconds" in diagnosis.summary
 
 
 def test_budget_must_be_positive():

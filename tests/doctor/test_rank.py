@@ -7,6 +7,8 @@ import pytest
 
 from cnnprobe.doctor import rank, trial
 from cnnprobe.doctor.causes.record import Advice, Cause
+from cnnprobe.doctor.harm import does_harm
+from cnnprobe.doctor.observation import NO_TIME
 from cnnprobe.doctor.rank import Suspect, weigh
 from cnnprobe.doctor.trial import Plan, Scored
 from cnnprobe.types import Curve, Evidence
@@ -96,6 +98,11 @@ def test_cause_without_remedy_needs_its_evidence_and_a_run_that_learnt_nothing(p
     assert severities(plan, healthy, suspect("labels", "labels", None)) == [("labels", "warning")]
 
 
+def test_run_that_the_clock_cut_short_proves_nothing(plan, lost):
+    cut = lost._replace(run=None, failures={"the training step": NO_TIME})
+    assert severities(plan, cut, suspect("labels", "labels", None)) == [("labels", "warning")]
+
+
 def test_first_cause_that_fails_on_fresh_seeds_gives_way_to_the_next(plan, healthy, monkeypatch):
     lucky = low(plan)._replace(controls={seed: Scored(0.1 if seed == 0 else 0.6, CURVE) for seed in range(9)})
     findings, _ = weigh(lucky, healthy, (suspect("input", "data", 60), suspect("step", "optimisation", 80)))
@@ -117,7 +124,42 @@ def test_remedy_that_raises_is_said(plan, healthy):
     assert "does not fit" in weigh(low(plan), healthy, (item,))[1][0]
 
 
+def bit(cause_id, stage, mask):
+    """A suspect whose remedy sets some of the bits of `num_epochs`."""
+    item = suspect(cause_id, stage, 0)
+
+    def remedy(problem):
+        return problem._replace(num_epochs=problem.num_epochs | mask)
+
+    return item._replace(cause=item.cause._replace(remedies=lambda seen: (remedy,)))
+
+
+def test_faults_that_hide_each_other_are_named_without_the_harmless_one(plan, healthy, monkeypatch):
+    def run_twin(plan, problem, seed):
+        return Scored(0.9 if problem.num_epochs & 3 == 3 else 0.1, CURVE)
+
+    monkeypatch.setattr(trial, "run_twin", run_twin)
+    monkeypatch.setattr(rank, "run_twin", run_twin)
+    start = plan._replace(bench=plan.bench._replace(problem=plan.bench.problem._replace(num_epochs=8)))
+    suspects = (bit("input", "data", 1), bit("loss", "loss", 2), bit("step", "optimisation", 4))
+    findings, _ = weigh(start, healthy, suspects)
+    assert [(f.cause, f.severity) for f in findings if f.severity == "cause"] == [("input", "cause"), ("loss", "cause")]
+
+
 def test_noise_is_no_harm(plan):
     noisy = trial.make_trial(plan, {0: Scored(0.3, CURVE), 1: Scored(0.05, CURVE), 2: Scored(0.25, CURVE)})
     assert noisy.gain == pytest.approx(0.1)
-    assert not rank._does_harm(plan, noisy, 0.5)
+    assert not does_harm(plan, noisy, 0.5)
+
+
+def test_gain_of_one_seed_is_held_against_the_number_of_images(plan):
+    single = trial.make_trial(plan, {0: Scored(0.25, CURVE)})
+    many = plan.bench._replace(valid=plan.bench.valid._replace(images=np.zeros((1000, 1))))
+    assert not does_harm(plan, single, 0.5)
+    assert does_harm(plan._replace(bench=many), single, 0.5)
+
+
+def test_loss_made_finite_is_harm_enough(plan):
+    broken = CURVE._replace(loss=np.array([np.nan]))
+    single = trial.make_trial(plan._replace(controls={0: Scored(0.1, broken)}), {0: Scored(0.1, CURVE)})
+    assert does_harm(plan, single, 0.5)

@@ -1,0 +1,44 @@
+"""Harm: what a remedy gains over its control, and whether that is more than chance would give."""
+
+import math
+
+import numpy as np
+from scipy.special import stdtrit
+
+from cnnprobe.doctor.trial import Attempt, Plan, control
+from cnnprobe.types import Curve, Trial
+
+ENOUGH = 0.05  # points of balanced accuracy that a remedy must gain to show harm
+DECISIVE = 0.9  # strength of evidence that speaks for itself
+LARGE = 0.3  # points that are full proof of a remedy, and with the baseline reached end the search
+
+
+def makes_finite(control: Curve, remedied: Curve) -> bool:
+    """Whether the loss ends as NaN or infinite without the remedy, and never is with it."""
+    return not np.isfinite(control.loss[-1:]).all() and bool(np.isfinite(remedied.loss).all())
+
+
+def gain_of(plan: Plan, attempt: Attempt) -> float:
+    """What a remedy gains from the first seed; a loss that it makes finite is worth a large gain."""
+    gain = attempt.scored.accuracy - control(plan, 0).accuracy
+    return max(gain, LARGE) if makes_finite(control(plan, 0).curve, attempt.scored.curve) else gain
+
+
+def _error(plan: Plan, trial: Trial) -> float:
+    """Standard error of the gain: over seeds, or over images where there is one seed."""
+    seeds = len(trial.control)
+    if seeds > 1:
+        return trial.spread / math.sqrt(seeds)
+    share = float(trial.control[0] + trial.remedied[0]) / 2
+    return math.sqrt(2 * share * (1 - share) / len(plan.bench.valid.images))
+
+
+def does_harm(plan: Plan, trial: Trial, strength: float) -> bool:
+    """Whether the gain is large and beyond its error; or the remedy makes the loss finite.
+
+    Evidence that speaks for itself needs a gain of one standard error; else chance must be unlikely (5 %, Student's t).
+    """
+    seeds = len(trial.control)
+    errors = 1.0 if strength >= DECISIVE else float(stdtrit(seeds - 1, 0.95)) if seeds > 1 else 1.64
+    gains = trial.gain >= max(ENOUGH, errors * _error(plan, trial))
+    return gains or makes_finite(trial.control_curve, trial.remedied_curve)
