@@ -154,11 +154,16 @@ def _init(steps: Sequence[Step], key: Key, shape: tuple[int, ...]) -> tuple[Para
     params, state = {}, {}
     for index, step in enumerate(steps):
         begun = step.init(jax.random.fold_in(key, index), shape)
-        x = jax.ShapeDtypeStruct(shape, jnp.float32)
-        shape = jax.eval_shape(lambda y: step.apply(*begun, y, key, False), x)[0].shape
+        shape = _shape_after(step, *begun, shape, key)
         if step.name:
             params[step.name], state[step.name] = begun
     return params, {name: kept for name, kept in state.items() if kept}
+
+
+def _shape_after(step: Step, params: Params, state: State, shape: tuple[int, ...], key: Key) -> tuple[int, ...]:
+    """Shape of what a step makes of an input of `shape`."""
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return jax.eval_shape(lambda y: step.apply(params, state, y, key, False), x)[0].shape
 
 
 def _apply(
