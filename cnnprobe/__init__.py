@@ -5,6 +5,9 @@ training problem as a value and returns ranked causes, each with its evidence, a
 measured gain of that remedy. This page is the table of contents.
 """
 
+# The reference cases, as problems.
+from cnnprobe import cases
+
 # Data to try things on, and readers for one's own.
 from cnnprobe.data import augment
 from cnnprobe.data.bundled import fashion_mnist, textures

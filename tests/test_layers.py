@@ -13,6 +13,7 @@ ORDER = (
     ("probes",),
     ("tracing",),
     ("data", "models"),
+    ("cases",),
     ("training",),
     ("doctor",),
     ("reporting",),

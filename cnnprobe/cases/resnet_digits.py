@@ -1,0 +1,92 @@
+"""A residual network that oscillates near 0.2: is it overfitting, or something else?
+
+As reported: 10000 digits of 50x50x1 that were never scaled, bottleneck blocks with batch normalisation, patience of two
+epochs. Clothes of Fashion-MNIST, enlarged, stand in for the digits.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+import optax
+
+from cnnprobe.cases.parts import Fault, chosen_fault, log_likelihood_loss, resized, scale_pixels, unchanged
+from cnnprobe.data.bundled import fashion_mnist
+from cnnprobe.models.cases import digit_resnet
+from cnnprobe.types import Dataset, Images, Problem
+
+SLOW_MOMENTUM = 0.999  # running statistics that a short training never reaches
+PATIENT_EPOCHS = 1  # what a patience of two leaves of a run that oscillates
+
+
+def _as_floats(images: Images) -> np.ndarray:
+    """Bytes as they are."""
+    return np.asarray(images, np.float32)
+
+
+def _unscaled(problem: Problem, width: int) -> Problem:
+    """Pixels from 0 to 255 with plain gradient descent."""
+    del width
+    return problem._replace(preprocess=_as_floats, optimizer=optax.sgd(0.1))
+
+
+def _late_statistics(problem: Problem, width: int) -> Problem:
+    """Running statistics with a momentum that needs thousands of steps."""
+    return problem._replace(model=digit_resnet(width=width, momentum=SLOW_MOMENTUM))
+
+
+def _impatient(problem: Problem, width: int) -> Problem:
+    """Stopped after the first epoch that was not better."""
+    del width
+    return problem._replace(num_epochs=PATIENT_EPOCHS)
+
+
+def _long_steps(problem: Problem, width: int) -> Problem:
+    """A step size ten thousand times what the network can bear."""
+    del width
+    return problem._replace(optimizer=optax.sgd(10.0))
+
+
+FAULTS: Mapping[str, Fault] = MappingProxyType(
+    {
+        "unscaled": _unscaled,
+        "late_statistics": _late_statistics,
+        "impatient": _impatient,
+        "long_steps": _long_steps,
+    }
+)
+
+
+def resnet_digits(
+    *, fault: str | None = None, image_size: int = 28, width: int = 4, num_images: int = 800, seed: int = 0
+) -> Problem:
+    """Ten classes of 50x50x1 at full size, and the reported residual network.
+
+    Args:
+      fault: one of `FAULTS`; None: the network as it learns.
+      image_size: side of the images, 50 in the report.
+      width: channels of the first stage, 32 in the report.
+      num_images: for training, 8000 in the report; a quarter as many more to validate.
+      seed: of the training.
+
+    Raises:
+      ValueError: an argument is out of its range, or there is no such fault; the message lists them.
+    """
+    plant = chosen_fault(fault, FAULTS, unchanged)
+    data = fashion_mnist(num_train=num_images, num_valid=max(num_images // 4, 1), raw=True)
+    train, valid = (Dataset(resized(part.images, image_size), part.labels) for part in data[:2])
+    return plant(
+        Problem(
+            model=digit_resnet(width=width, momentum=0.9),
+            loss=log_likelihood_loss,
+            optimizer=optax.adam(1e-3),
+            train=train,
+            valid=valid,
+            num_classes=10,
+            batch_size=32,
+            num_epochs=10,
+            preprocess=scale_pixels,
+            seed=seed,
+        ),
+        width,
+    )
