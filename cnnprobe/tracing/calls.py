@@ -99,4 +99,4 @@ def _origin(path: tuple, owner: int | str, args: tuple, argnums: Sequence[int]) 
         return Origin(data=True)
     name = leaf_name(inner[1:] if is_collection else inner)
     prefix = [str(owner)] if len(argnums) > 1 else []
-    return Origin(frozenset({"/".join([*prefix, *([name] if name else [])]) or "params"}))
+    return Origin(frozenset({"/".join([*prefix, *([name] if name else [])]) or "params"}), is_kernel=True)

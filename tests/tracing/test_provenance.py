@@ -28,6 +28,8 @@ def test_names(path, layer, owner):
         ({"conv/kernel"}, "conv"),
         ({"conv/kernel", "conv/gain"}, "conv"),
         ({"lora/a", "lora/b", "lora/w"}, "lora"),
+        ({"block/conv/kernel/value", "weight_norm/scale/value"}, "block/conv"),
+        ({"noisy/out/mean", "noisy/out/std"}, "noisy/out"),
         ({"a", "b"}, "a+b"),
     ],
 )
