@@ -83,7 +83,7 @@ def replace_activation(fn: Callable, name: str, new: Callable[[Array], Array], *
     @functools.wraps(fn)
     def changed(*args: Any, **kwargs: Any) -> Any:
         """The function, traced, edited and run."""
-        call = trace_call(fn, args, kwargs, [params_argnum])
+        call = trace_call(fn, args, kwargs, [params_argnum], option="params_argnum")
         layers = find_structure(call.program, call.origins).layers
         edits = {
             activation.result: _replace_by(activation.source, new)
@@ -109,7 +109,7 @@ def last_layer_inputs(fn: Callable, *, params_argnum: int = 0) -> Callable[..., 
     @functools.wraps(fn)
     def extended(*args: Any, **kwargs: Any) -> tuple[Any, Array]:
         """The function with the features as one more result."""
-        call = trace_call(fn, args, kwargs, [params_argnum])
+        call = trace_call(fn, args, kwargs, [params_argnum], option="params_argnum")
         layers = find_structure(call.program, call.origins).layers
         if not layers or layers[-1].is_repeated:
             problem = f"{layers[-1].name}, which is in a loop or branch" if layers else "no layer"
