@@ -1,5 +1,6 @@
 """Where each value of a program comes from: which parameters, and whether any data."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,8 +9,9 @@ from cnnprobe.tracing.program import Op, Operand, Program, size_of
 
 PRODUCTS = frozenset({"conv_general_dilated", "dot_general"})
 
-# Segments that say which array of a layer it is, not which layer. NNX paths end in `value`.
-ARRAY_SEGMENTS = frozenset({"kernel", "w", "weight", "weights", "W", "value", "raw_value", "embedding"})
+# Segments that say which array of a layer it is, not which layer. NNX paths end in `value`; attention has a layer `value`.
+ARRAY_SEGMENTS = frozenset({"kernel", "w", "weight", "weights", "W", "embedding"})
+WRAPPER_SEGMENTS = frozenset({"value", "raw_value"})
 
 
 class Origin(NamedTuple):
@@ -106,8 +108,9 @@ def layer_name(path: str) -> str:
     ('conv1', 'layers/2', 'w1')
     """
     segments = path.split("/")
-    while len(segments) > 1 and segments[-1] in ARRAY_SEGMENTS:
-        segments.pop()
+    for names in (WRAPPER_SEGMENTS, ARRAY_SEGMENTS):
+        if len(segments) > 1 and segments[-1] in names:
+            segments.pop()
     return "/".join(segments)
 
 
@@ -118,7 +121,7 @@ def owner_name(path: str) -> str:
     ('block/conv1', 'w1')
     """
     segments = path.split("/")
-    while len(segments) > 1 and segments[-1] in ("value", "raw_value"):
+    if len(segments) > 1 and segments[-1] in WRAPPER_SEGMENTS:
         segments.pop()
     return "/".join(segments[:-1] or segments)
 
@@ -129,7 +132,7 @@ def shared_name(paths: frozenset[str]) -> str:
     >>> shared_name(frozenset({"conv/kernel", "norm/scale"})), shared_name(frozenset({"a/mean", "a/scale"}))
     ('conv', 'a')
     """
-    kernels = [path for path in paths if path.removesuffix("/value").split("/")[-1] in ARRAY_SEGMENTS]
+    kernels = [path for path in paths if re.sub("/(raw_)?value$", "", path).split("/")[-1] in ARRAY_SEGMENTS]
     names = sorted({layer_name(path) for path in kernels} if len(kernels) == 1 else map(layer_name, paths))
     if len(names) == 1:
         return names[0]

@@ -15,6 +15,8 @@ from cnnprobe.tracing.provenance import layer_name, owner_name, shared_name
         ("layers/2/weight", "layers/2", "layers/2"),
         ("conv1/w", "conv1", "conv1"),
         ("w1", "w1", "w1"),
+        ("attention/value/kernel", "attention/value", "attention/value"),
+        ("attention/value/kernel/value", "attention/value", "attention/value"),
         ("kernel", "kernel", "kernel"),
     ],
 )
