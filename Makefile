@@ -5,12 +5,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 REPORT_DIR ?= report
 WORKERS ?= 2
+NEWEST_PYTHON ?= $(firstword $(foreach name,3.14 3.13 3.12,$(shell python$(name) -c "import sys; print(sys.executable)" 2>/dev/null)))
 
-.PHONY: help demo test test-fast lint types format lock clean
+.PHONY: help demo test test-fast test-newest lint types format lock clean
 
 help:
 	@echo "make demo       diagnose two sick CNNs and a healthy one on bundled real images"
 	@echo "make test       run every test          make test-fast   leave out the slow ones"
+	@echo "make test-newest  run every test on the newest jax, if there is a Python 3.12 or newer"
 	@echo "make lint       check style             make types       check types"
 	@echo "make format     rewrite to style        make lock        resolve the dependencies anew"
 	@echo "make clean      remove what was built"
@@ -32,6 +34,14 @@ test: $(VENV)/.dev
 
 test-fast: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+test-newest:
+	@if [ -z "$(NEWEST_PYTHON)" ]; then \
+	  echo "test-newest: nothing to run, there is no python3.12, python3.13 or python3.14; NEWEST_PYTHON=... names one"; \
+	else \
+	  $(MAKE) test PYTHON="$(NEWEST_PYTHON)" VENV=.venv-newest && \
+	  .venv-newest/bin/python -c "import jax, sys; print('tested with jax', jax.__version__, 'on Python', sys.version)"; \
+	fi
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

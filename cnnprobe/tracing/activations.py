@@ -176,7 +176,7 @@ def find_softmax(view: View, value: int) -> Activation | None:
     for total in _ops_on(view, exponentials, "reduce_sum"):
         for name, operation, tops in (("softmax", "div", exponentials), ("log_softmax", "sub", starts)):
             for op in _ops_on(view, tops, operation):
-                if op.inputs[0] in tops and _derives(view, op.inputs[1], total.outputs[0]):
+                if op.inputs[0] in tops and derives(view, op.inputs[1], total.outputs[0]):
                     return Activation(_softmax_name(name, total, view.shape(value)), value, op.outputs[0])
     return None
 
@@ -202,12 +202,12 @@ def _softmax_name(name: str, total: Op, shape: tuple[int, ...]) -> str:
 def _is_maximum(view: View, op: Op, value: int) -> bool:
     """Whether `op` takes the maximum of `value` off `value`."""
     maxima = [reader.outputs[0] for reader in view.readers(value) if reader.name == "reduce_max"]
-    return op.inputs[0] == value and any(_derives(view, op.inputs[1], maximum) for maximum in maxima)
+    return op.inputs[0] == value and any(derives(view, op.inputs[1], maximum) for maximum in maxima)
 
 
-def _derives(view: View, ref: Operand, source: int, depth: int = 8) -> bool:
+def derives(view: View, ref: Operand, source: int, depth: int = 8) -> bool:
     """Whether `ref` is computed from `source` in at most `depth` steps."""
     if ref == source:
         return True
     op = view.producer(ref)
-    return depth > 0 and op is not None and any(_derives(view, operand, source, depth - 1) for operand in op.inputs)
+    return depth > 0 and op is not None and any(derives(view, operand, source, depth - 1) for operand in op.inputs)

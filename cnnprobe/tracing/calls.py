@@ -11,6 +11,7 @@ from cnnprobe.checks import check_callable
 from cnnprobe.tracing import compat
 from cnnprobe.tracing.program import Program
 from cnnprobe.tracing.provenance import Origin
+from cnnprobe.tracing.support import check_jax
 from cnnprobe.trees import leaf_name
 
 
@@ -31,22 +32,37 @@ def is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
 
 
+def is_number(leaf: Any) -> bool:
+    """Whether a leaf that is no array can be a parameter."""
+    return isinstance(leaf, bool | int | float | complex | np.number | np.bool_)
+
+
 def _as_input(leaf: Any) -> Any:
-    """An array as jax sees it; strings and the like are left for the tracer to refuse."""
-    return jnp.asarray(leaf) if isinstance(leaf, np.ndarray | bool | int | float | complex | np.generic) else leaf
+    """An array as jax sees it."""
+    return jnp.asarray(leaf) if isinstance(leaf, np.ndarray) or is_number(leaf) else leaf
 
 
-def trace_call(fn: Callable, args: tuple, kwargs: dict[str, Any], params_argnums: Sequence[int]) -> Call:
+def trace_call(
+    fn: Callable, args: tuple, kwargs: dict[str, Any], params_argnums: Sequence[int], *, option: str = "argnums"
+) -> Call:
     """Traces `fn(*args, **kwargs)`; the arguments at `params_argnums` hold the parameters.
+
+    What the arguments hold beside arrays and numbers (strings, functions) stays as it is. Errors call `params_argnums`
+    by the name of the caller's `option`.
 
     Raises:
       ValueError: `fn` cannot be called, or there is no such argument.
+      RuntimeError: this version of jax describes programs in an unknown way.
     """
     check_callable("fn", fn)
-    argnums = [_position(argnum, len(args)) for argnum in params_argnums]
+    check_jax()
+    argnums = [_position(option, argnum, len(args)) for argnum in params_argnums]
     leaves, treedef = jax.tree_util.tree_flatten_with_path((args, kwargs))
     owners = [path[1].idx if path[0].idx == 0 else path[1].key for path, _ in leaves]
-    traced = [is_array(leaf) or owner in argnums for owner, (_, leaf) in zip(owners, leaves, strict=True)]
+    traced = [
+        is_array(leaf) or (owner in argnums and is_number(leaf))
+        for owner, (_, leaf) in zip(owners, leaves, strict=True)
+    ]
     results: dict[str, Any] = {}
 
     def flat(*inputs: Any) -> list[Any]:
@@ -76,11 +92,11 @@ def trace_call(fn: Callable, args: tuple, kwargs: dict[str, Any], params_argnums
     return Call(program, inputs, origins, used, rebuild)
 
 
-def _position(argnum: int, num_args: int) -> int:
+def _position(name: str, argnum: int, num_args: int) -> int:
     """A position counted from the front."""
     if isinstance(argnum, bool) or not isinstance(argnum, int) or not -num_args <= argnum < num_args:
         raise ValueError(
-            f"argnums must name positional arguments of the call, which has {num_args}, got {argnum!r}. "
+            f"{name} must name positional arguments of the call, which has {num_args}, got {argnum!r}. "
             "Parameters cannot be given by keyword."
         )
     return argnum % num_args
@@ -99,4 +115,4 @@ def _origin(path: tuple, owner: int | str, args: tuple, argnums: Sequence[int]) 
         return Origin(data=True)
     name = leaf_name(inner[1:] if is_collection else inner)
     prefix = [str(owner)] if len(argnums) > 1 else []
-    return Origin(frozenset({"/".join([*prefix, *([name] if name else [])]) or "params"}))
+    return Origin(frozenset({"/".join([*prefix, *([name] if name else [])]) or "params"}), is_kernel=True)

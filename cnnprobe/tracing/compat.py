@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax._src import source_info_util
 from jax.extend.core import Literal
 
-from cnnprobe.tracing.program import Constant, Op, Operand, Program, all_ops
+from cnnprobe.tracing.program import Constant, Op, Operand, Program
 
 INLINED = frozenset({"jit", "pjit", "closed_call", "core_call"})
 REMAT = frozenset({"checkpoint", "remat", "remat2"})
@@ -138,27 +137,3 @@ def is_custom_derivative(op: Op) -> bool:
 def is_backward(op: Op) -> bool:
     """Whether `op` belongs to a backward pass that is part of the traced function itself."""
     return "transpose(" in str(op.equation.source_info.name_stack)
-
-
-def self_test() -> None:
-    """Raises `RuntimeError` if this version of jax describes programs in a way that cnnprobe does not know.
-
-    Traces one small function; nothing is compiled.
-    """
-
-    def example(w: jax.Array, x: jax.Array) -> jax.Array:
-        """A loop over rematerialised layers."""
-        step = jax.checkpoint(lambda x, w: jax.nn.relu(x @ w))
-        y, _ = jax.lax.scan(lambda x, w: (step(x, w), None), x, w)
-        y = jax.lax.cond(y.sum() > 0, lambda y: y @ w[0], lambda y: y, y)
-        return jax.jit(jnp.tanh)(jax.lax.stop_gradient(y))
-
-    program = linearise(jax.make_jaxpr(example)(jnp.zeros((3, 4, 4)), jnp.zeros((2, 4))))
-    found = {op.name for op in all_ops(program)}
-    rebuilt = [any(test(op) for op in all_ops(program)) for test in (scan_parts, is_branch, is_remat)]
-    missing = {"dot_general", "custom_jvp_call", "scan", "cond", "stop_gradient", "tanh"} - found
-    if missing or not all(rebuilt) or found & INLINED:
-        raise RuntimeError(
-            f"cnnprobe does not understand the programs of jax {jax.__version__}: missing {sorted(missing)}, "
-            f"scan, cond and remat understood {rebuilt}. Install a version of jax that this cnnprobe supports."
-        )

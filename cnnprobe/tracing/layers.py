@@ -2,16 +2,14 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from cnnprobe.tracing import compat
 from cnnprobe.tracing.axes import layer_axes
 from cnnprobe.tracing.following import Output, follow
-from cnnprobe.tracing.program import Op, Program, View, all_ops
-from cnnprobe.tracing.provenance import Origin, Origins, is_parameter, origin_of, shared_name, trace_origins
-
-PRODUCTS = frozenset({"conv_general_dilated", "dot_general"})
+from cnnprobe.tracing.program import Op, Operand, Program, View, all_ops
+from cnnprobe.tracing.provenance import PRODUCTS, Origin, Origins, is_parameter, origin_of, shared_name, trace_origins
 
 
 class Layer(NamedTuple):
@@ -40,7 +38,7 @@ class Structure(NamedTuple):
     program: Program
     origins: Origins
     layers: tuple[Layer, ...]  # in program order
-    skipped: tuple[str, ...]  # operations that hold layers but cannot be looked into
+    skipped: tuple[str, ...]  # operations that hold layers but cannot be looked into, and convolutions of no layer
 
 
 def find_structure(program: Program, inputs: list[Origin]) -> Structure:
@@ -48,7 +46,7 @@ def find_structure(program: Program, inputs: list[Origin]) -> Structure:
     origins = trace_origins(program, inputs)
     uses: Counter[str] = Counter()
     layers = [_numbered(layer, uses) for layer in _layers(program, origins, {}, is_repeated=False)]
-    return Structure(program, origins, tuple(layers), tuple(_skipped(program)))
+    return Structure(program, origins, tuple(layers), (*_closed(program), *_nameless(program, layers)))
 
 
 def _numbered(layer: Layer, uses: Counter[str]) -> Layer:
@@ -61,9 +59,13 @@ def _numbered(layer: Layer, uses: Counter[str]) -> Layer:
 def _layers(program: Program, origins: Origins, turns: Mapping[int, int], is_repeated: bool) -> Iterator[Layer]:
     """Layers in program order; `turns` is the length of each loop around."""
     view = View(program)
+    kernels = {op.outputs[0]: kernel for op in program.ops if (kernel := _kernel_operand(op, origins)) is not None}
+    inner_products = {
+        value for value, kernel in kernels.items() for value in _products_in(view, origins, value, kernel)
+    }
     for op in program.ops:
-        if op.name in PRODUCTS and (kernel := _kernel_operand(op, origins)) is not None:
-            yield _layer(view, origins, op, kernel, turns, is_repeated)
+        if op.outputs and op.outputs[0] in kernels.keys() - inner_products:
+            yield _layer(view, origins, op, kernels[op.outputs[0]], turns, is_repeated)
         elif is_open(op):
             parts = compat.scan_parts(op)
             inner = {**turns, op.outputs[0]: parts.settings["length"]} if parts and op.outputs else turns
@@ -78,11 +80,29 @@ def is_open(op: Op) -> bool:
 
 def _kernel_operand(op: Op, origins: Origins) -> int | None:
     """Number of the operand that holds parameters, if the other one comes from data; forward passes only."""
-    first, second = (origin_of(origins, ref) for ref in op.inputs[:2])
-    if first.data == second.data or compat.is_backward(op):
+    if op.name not in PRODUCTS or compat.is_backward(op):
         return None
-    kernel = 0 if second.data else 1
-    return kernel if is_parameter((first, second)[kernel]) else None
+    sides = [origin_of(origins, ref) for ref in op.inputs[:2]]
+    pure = [side for side in (0, 1) if is_parameter(sides[side]) and sides[1 - side].data]
+    masked = [side for side in (0, 1) if sides[side].is_kernel] if all(side.data for side in sides) else []
+    if op.name == "conv_general_dilated" and 1 in masked:
+        return 1
+    return (pure or masked)[0] if len(pure or masked) == 1 else None
+
+
+def _products_in(view: View, origins: Origins, value: int, kernel: int) -> Iterator[int]:
+    """The products that only help to make a kernel, as in the power iteration of spectral normalisation."""
+    ref = view.program.ops[view.producers[value]].inputs[kernel]
+    params = origin_of(origins, ref).params
+    queue, seen = [ref] if origin_of(origins, ref).data else [], set[Operand]()
+    while queue:
+        op = view.producer(ref := queue.pop())
+        if op is None or ref in seen or compat.is_backward(op):
+            continue
+        seen.add(ref)
+        queue += [operand for operand in op.inputs if isinstance(operand, int)]
+        if op.name in PRODUCTS and params & origin_of(origins, ref).params:
+            yield op.outputs[0]
 
 
 def _layer(view: View, origins: Origins, op: Op, kernel: int, turns: Mapping[int, int], is_repeated: bool) -> Layer:
@@ -110,13 +130,29 @@ def _kind(op: Op) -> str:
     return "depthwise-conv" if groups == channels else "grouped-conv"
 
 
-def _skipped(program: Program) -> Iterator[str]:
+def _closed(program: Program) -> Iterator[str]:
     """Operations with layers inside that stay closed, in words."""
     for op in program.ops:
         hidden = sum(inner.name in PRODUCTS for body in op.bodies for inner in all_ops(body))
         if is_open(op):
             for body in op.bodies:
-                yield from _skipped(body)
+                yield from _closed(body)
         elif hidden:
             label = op.params.get("name", "")
             yield f"{op.name}{f' {label}' if label else ''} ({hidden} convolutions or products inside)"
+
+
+def _nameless(program: Program, layers: Sequence[Layer]) -> Iterator[str]:
+    """Convolutions in the open that belong to no layer, in words."""
+    named = {layer.op.outputs[0] for layer in layers}
+    found = [op for op in _open_ops(program) if op.name == "conv_general_dilated" and op.outputs[0] not in named]
+    if count := sum(not compat.is_backward(op) for op in found):
+        yield f"conv_general_dilated ({count} with a kernel that is no parameter)"
+
+
+def _open_ops(program: Program) -> Iterator[Op]:
+    """Every operation, but for those of bodies that stay closed."""
+    for op in program.ops:
+        yield op
+        for body in op.bodies if is_open(op) else ():
+            yield from _open_ops(body)

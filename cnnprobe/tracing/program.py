@@ -75,7 +75,12 @@ class View:
 
     def size(self, ref: Operand) -> int:
         """Number of entries of an operand."""
-        return math.prod(self.shape(ref))
+        return size_of(self.program, ref)
+
+
+def size_of(program: Program, ref: Operand) -> int:
+    """Number of entries of an operand."""
+    return np.size(ref.value) if isinstance(ref, Constant) else math.prod(program.types[ref].shape)
 
 
 SAME_ENTRIES = frozenset(

@@ -1,13 +1,17 @@
 """Where each value of a program comes from: which parameters, and whether any data."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from cnnprobe.tracing import compat
-from cnnprobe.tracing.program import Op, Operand, Program
+from cnnprobe.tracing.program import Op, Operand, Program, size_of
 
-# Segments that say which array of a layer it is, not which layer. NNX paths end in `value`.
-ARRAY_SEGMENTS = frozenset({"kernel", "w", "weight", "weights", "W", "value", "raw_value", "embedding"})
+PRODUCTS = frozenset({"conv_general_dilated", "dot_general"})
+
+# Segments that say which array of a layer it is, not which layer. NNX paths end in `value`; attention has a layer `value`.
+ARRAY_SEGMENTS = frozenset({"kernel", "w", "weight", "weights", "W", "embedding"})
+WRAPPER_SEGMENTS = frozenset({"value", "raw_value"})
 
 
 class Origin(NamedTuple):
@@ -16,6 +20,7 @@ class Origin(NamedTuple):
     params: frozenset[str] = frozenset()  # paths of parameters
     data: bool = False  # any other array that the function is given or closes over
     scans: frozenset[int] = frozenset()  # the loops that hand it a new slice each turn
+    is_kernel: bool = False  # the entries of a parameter, perhaps masked or scaled by data one by one
 
 
 Origins = dict[int, Origin]
@@ -27,6 +32,7 @@ def union(origins: Sequence[Origin]) -> Origin:
         frozenset().union(*(origin.params for origin in origins)),
         any(origin.data for origin in origins),
         frozenset().union(*(origin.scans for origin in origins)),
+        bool(origins) and all(origin.is_kernel for origin in origins),
     )
 
 
@@ -53,11 +59,11 @@ def _walk(program: Program, inputs: Sequence[Origin], origins: Origins) -> list[
     origins.update({value: Origin(data=program.types[value].shape != ()) for value in program.constants})
     for op in program.ops:
         arguments = [origin_of(origins, ref) for ref in op.inputs]
-        origins.update(zip(op.outputs, _op_origins(op, arguments, origins), strict=True))
+        origins.update(zip(op.outputs, _op_origins(program, op, arguments, origins), strict=True))
     return [origin_of(origins, ref) for ref in program.outputs]
 
 
-def _op_origins(op: Op, arguments: list[Origin], origins: Origins) -> list[Origin]:
+def _op_origins(program: Program, op: Op, arguments: list[Origin], origins: Origins) -> list[Origin]:
     """Origins of what one operation makes."""
     if compat.scan_parts(op):
         return _scan_origins(op, arguments, origins)
@@ -66,7 +72,17 @@ def _op_origins(op: Op, arguments: list[Origin], origins: Origins) -> list[Origi
     if compat.is_branch(op):
         branches = [_walk(body, arguments[1:], origins) for body in op.bodies]
         return [union([arguments[0], *outputs]) for outputs in zip(*branches, strict=True)]
-    return [union(arguments)] * len(op.outputs)
+    origin = union(arguments)
+    return [origin._replace(is_kernel=_is_kernel(program, op, origin, arguments, value)) for value in op.outputs]
+
+
+def _is_kernel(program: Program, op: Op, origin: Origin, arguments: list[Origin], value: int) -> bool:
+    """Whether `value` is still a parameter entry by entry: not broadcast over data, nor multiplied with it."""
+    if is_parameter(origin) and op.name != "broadcast_in_dim":
+        return True
+    kernels = [ref for ref, argument in zip(op.inputs, arguments, strict=True) if argument.is_kernel]
+    largest = max((size_of(program, ref) for ref in kernels), default=0)
+    return op.name not in PRODUCTS and size_of(program, value) <= largest
 
 
 def _scan_origins(op: Op, arguments: list[Origin], origins: Origins) -> list[Origin]:
@@ -92,8 +108,9 @@ def layer_name(path: str) -> str:
     ('conv1', 'layers/2', 'w1')
     """
     segments = path.split("/")
-    while len(segments) > 1 and segments[-1] in ARRAY_SEGMENTS:
-        segments.pop()
+    for names in (WRAPPER_SEGMENTS, ARRAY_SEGMENTS):
+        if len(segments) > 1 and segments[-1] in names:
+            segments.pop()
     return "/".join(segments)
 
 
@@ -104,15 +121,22 @@ def owner_name(path: str) -> str:
     ('block/conv1', 'w1')
     """
     segments = path.split("/")
-    while len(segments) > 1 and segments[-1] in ("value", "raw_value"):
+    if len(segments) > 1 and segments[-1] in WRAPPER_SEGMENTS:
         segments.pop()
     return "/".join(segments[:-1] or segments)
 
 
 def shared_name(paths: frozenset[str]) -> str:
-    """One name for a kernel: its layer's, or the common front of the names when it is made of several parameters."""
-    names = sorted(layer_name(path).split("/") for path in paths)
+    """One name for a kernel: its layer's; of several parameters that of the one called kernel, else their common front.
+
+    >>> shared_name(frozenset({"conv/kernel", "norm/scale"})), shared_name(frozenset({"a/mean", "a/scale"}))
+    ('conv', 'a')
+    """
+    kernels = [path for path in paths if re.sub("/(raw_)?value$", "", path).split("/")[-1] in ARRAY_SEGMENTS]
+    names = sorted({layer_name(path) for path in kernels} if len(kernels) == 1 else map(layer_name, paths))
     if len(names) == 1:
-        return "/".join(names[0])
-    front = [first for first, last in zip(names[0], names[-1], strict=False) if first == last]
-    return "/".join(front) if front else "+".join("/".join(name) for name in names)
+        return names[0]
+    front = [
+        first for first, *others in zip(*(name.split("/") for name in names), strict=False) if {first} == {*others}
+    ]
+    return "/".join(front) if front else "+".join(names)

@@ -179,7 +179,9 @@ def layer_stats(readings: Readings) -> dict[str, LayerStats]:
 
 
 def _finish_layer(layer: LayerLayout, units: UnitStats) -> LayerStats:
-    """Sums up the units of one layer."""
+    """Sums up the units of one layer; NaN where it has none."""
+    if not layer.num_features:
+        return LayerStats(layer.kind, layer.activation, 0, 0.0, *[math.nan] * 9)
     with np.errstate(all="ignore"):
         mean = units.mean.mean()
         mean_square = np.mean(units.std**2 + units.mean**2)

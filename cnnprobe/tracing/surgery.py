@@ -5,18 +5,21 @@ under `jax.jit`, `jax.grad` and `jax.vmap` like the function it was made from.
 """
 
 import functools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnnprobe.checks import check_callable
-from cnnprobe.tracing.calls import trace_call
+from cnnprobe.tracing.activations import derives
+from cnnprobe.tracing.calls import Call, trace_call
 from cnnprobe.tracing.dropouts import Dropout, find_dropouts
 from cnnprobe.tracing.endings import output_activation
 from cnnprobe.tracing.interpret import Edit, Edits, Reader, evaluate
-from cnnprobe.tracing.layers import Layer, find_structure
+from cnnprobe.tracing.layers import Layer, Structure, find_structure
 from cnnprobe.tracing.program import Op, Operand, Program, View, all_ops
 
 
@@ -46,17 +49,44 @@ def drop_output_activation(fn: Callable) -> Callable:
         """What to change in one program."""
         activation = output_activation(program)
         if activation is None:
-            last = program.ops[-1].name if program.ops else "nothing"
-            raise ValueError(f"fn must end in an activation to drop, got a function that ends in {last}.")
+            raise ValueError(f"fn must end in an activation to drop, got a function that ends in {_ending(program)}.")
         return {activation.result: _replace_by(activation.source)}
 
     return _edited(fn, edits)
 
 
+def log_output_softmax(fn: Callable) -> Callable:
+    """`fn` with log-probabilities in place of the probabilities that it ends in: of a softmax, or of a sigmoid.
+
+    They are computed from the logits, so that a probability that rounds to 0 or 1 keeps its gradient.
+
+    Raises:
+      ValueError: on the call, if `fn` does not end in a softmax or a sigmoid.
+    """
+
+    def edits(program: Program) -> Edits:
+        """What to change in one program."""
+        activation = output_activation(program)
+        if activation is None or not activation.name.startswith(("softmax", "sigmoid")):
+            ending = activation.name if activation else _ending(program)
+            raise ValueError(f"fn must end in a softmax or a sigmoid, got a function that ends in {ending}.")
+        axes = tuple(int(axis) for axis in re.findall(r"\d+", activation.name)) or (-1,)
+        log = jax.nn.log_sigmoid if activation.name == "sigmoid" else functools.partial(jax.nn.log_softmax, axis=axes)
+        return {activation.result: _replace_by(activation.source, log)}
+
+    return _edited(fn, edits)
+
+
+def _ending(program: Program) -> str:
+    """The last operation of a program."""
+    return program.ops[-1].name if program.ops else "nothing"
+
+
 def keep_gradients(fn: Callable) -> Callable:
     """`fn` without its `jax.lax.stop_gradient`.
 
-    That on the maximum inside a softmax stays, where it changes nothing.
+    Two kinds stay: that on the maximum inside a softmax, where it changes nothing, and that of a straight-through
+    estimator, `x + stop_gradient(f(x) - x)`, which without it would have no gradient of its own.
     """
 
     def edits(program: Program) -> Edits:
@@ -65,10 +95,19 @@ def keep_gradients(fn: Callable) -> Callable:
             op.outputs[0]: _replace_by(op.inputs[0])
             for part in _parts(program)
             for op in part.ops
-            if op.name == "stop_gradient" and not _is_maximum(View(part), op.inputs[0])
+            if op.name == "stop_gradient" and _blocks(View(part), op)
         }
 
     return _edited(fn, edits)
+
+
+def _blocks(view: View, op: Op) -> bool:
+    """Whether a `stop_gradient` takes a gradient away that nothing else brings."""
+    if _is_maximum(view, op.inputs[0]):
+        return False
+    sums = [reader for reader in view.readers(op.outputs[0]) if reader.name in ("add", "sub")]
+    others = [ref for reader in sums for ref in reader.inputs if isinstance(ref, int) and ref != op.outputs[0]]
+    return not any(derives(view, op.inputs[0], other) for other in others)
 
 
 def replace_activation(fn: Callable, name: str, new: Callable[[Array], Array], *, params_argnum: int = 0) -> Callable:
@@ -77,25 +116,21 @@ def replace_activation(fn: Callable, name: str, new: Callable[[Array], Array], *
     Raises:
       ValueError: on the call, if no layer goes through such an activation.
     """
-    check_callable("fn", fn)
     check_callable("new", new)
 
-    @functools.wraps(fn)
-    def changed(*args: Any, **kwargs: Any) -> Any:
-        """The function, traced, edited and run."""
-        call = trace_call(fn, args, kwargs, [params_argnum])
-        layers = find_structure(call.program, call.origins).layers
-        edits = {
+    def edits(structure: Structure) -> Edits:
+        """What to change in one program."""
+        found = {
             activation.result: _replace_by(activation.source, new)
-            for layer in layers
+            for layer in structure.layers
             if (activation := layer.output.activation) is not None and activation.name == name
         }
-        if not edits:
-            found = sorted({layer.activation for layer in layers})
-            raise ValueError(f"name must be an activation behind a layer, got {name!r}; found: {found}.")
-        return call.rebuild(evaluate(call.program, call.inputs, edits, {}).outputs)
+        if not found:
+            names = sorted({layer.activation for layer in structure.layers})
+            raise ValueError(f"name must be an activation behind a layer, got {name!r}; found: {names}.")
+        return found
 
-    return changed
+    return edit_layers(fn, edits, params_argnum)
 
 
 def last_layer_inputs(fn: Callable, *, params_argnum: int = 0) -> Callable[..., tuple[Any, Float[Array, "batch ..."]]]:
@@ -109,7 +144,7 @@ def last_layer_inputs(fn: Callable, *, params_argnum: int = 0) -> Callable[..., 
     @functools.wraps(fn)
     def extended(*args: Any, **kwargs: Any) -> tuple[Any, Array]:
         """The function with the features as one more result."""
-        call = trace_call(fn, args, kwargs, [params_argnum])
+        call = trace_call(fn, args, kwargs, [params_argnum], option="params_argnum")
         layers = find_structure(call.program, call.origins).layers
         if not layers or layers[-1].is_repeated:
             problem = f"{layers[-1].name}, which is in a loop or branch" if layers else "no layer"
@@ -123,13 +158,23 @@ def last_layer_inputs(fn: Callable, *, params_argnum: int = 0) -> Callable[..., 
 
 def _edited(fn: Callable, find_edits: Callable[[Program], Edits]) -> Callable:
     """`fn` with the edits that `find_edits` wants for its program."""
+    return _run_edited(fn, lambda call: find_edits(call.program), [])
+
+
+def edit_layers(fn: Callable, find_edits: Callable[[Structure], Edits], params_argnum: int) -> Callable:
+    """`fn` with the edits that `find_edits` wants for its layers."""
+    return _run_edited(fn, lambda call: find_edits(find_structure(call.program, call.origins)), [params_argnum])
+
+
+def _run_edited(fn: Callable, find_edits: Callable[[Call], Edits], params_argnums: Sequence[int]) -> Callable:
+    """`fn`, traced at each call and run with edits."""
     check_callable("fn", fn)
 
     @functools.wraps(fn)
     def changed(*args: Any, **kwargs: Any) -> Any:
         """The function, traced, edited and run."""
-        call = trace_call(fn, args, kwargs, [])
-        return call.rebuild(evaluate(call.program, call.inputs, find_edits(call.program), {}).outputs)
+        call = trace_call(fn, args, kwargs, params_argnums, option="params_argnum")
+        return call.rebuild(evaluate(call.program, call.inputs, find_edits(call), {}).outputs)
 
     return changed
 

@@ -17,10 +17,11 @@ from jaxtyping import Array, Float
 
 from cnnprobe.checks import check_callable
 from cnnprobe.tracing.axes import Axes
-from cnnprobe.tracing.calls import Call, trace_call
+from cnnprobe.tracing.calls import Call, is_array, is_number, trace_call
 from cnnprobe.tracing.interpret import Edit, Reader, evaluate
 from cnnprobe.tracing.layers import Layer, Structure, find_structure
 from cnnprobe.tracing.readings import LayerLayout, Layout, Readings, pack
+from cnnprobe.trees import leaf_name
 
 
 def tap(fn: Callable, *, params_argnum: int = 0) -> Callable[..., tuple[Any, Readings]]:
@@ -30,7 +31,8 @@ def tap(fn: Callable, *, params_argnum: int = 0) -> Callable[..., tuple[Any, Rea
     functions among the arguments stay what they are. Use it inside `jax.jit`, as one uses `jax.grad`.
 
     Raises:
-      ValueError: on the call, if `fn` has no layer with parameters from that argument.
+      ValueError: on the call, if `fn` has no layer with parameters from that argument, or returns no array.
+      RuntimeError: on the call, if this version of jax is unknown.
 
     >>> out, readings = tap(lambda w, x: jax.nn.relu(x @ w))(jnp.eye(3), jnp.ones((2, 3)))
     >>> [layer.activation for layer in readings.layout.layers]
@@ -41,7 +43,8 @@ def tap(fn: Callable, *, params_argnum: int = 0) -> Callable[..., tuple[Any, Rea
     @functools.wraps(fn)
     def tapped(*args: Any, **kwargs: Any) -> tuple[Any, Readings]:
         """The function with readings as one more result."""
-        call = trace_call(fn, args, kwargs, [params_argnum])
+        call = trace_call(fn, args, kwargs, [params_argnum], option="params_argnum")
+        _check_returns("fn must return at least one array", call)
         structure = _structure(call)
         outputs, rows = evaluate(call.program, call.inputs, _edits(structure.layers), {})
         return call.rebuild(outputs), _readings(structure, rows, {})
@@ -58,22 +61,24 @@ def value_and_grad(
     those of `loss_fn`. With `backward=False` the gradients of activations are not read.
 
     Raises:
-      ValueError: on the call, if the loss is no scalar, if a parameter is not a floating-point array, or if `loss_fn`
-        has no layer with parameters from the arguments at `argnums`.
+      ValueError: `argnums` names no arguments; on the call, if the loss is no scalar, if a parameter is not a
+        floating-point array, or if `loss_fn` has no layer with parameters from the arguments at `argnums`.
+      RuntimeError: on the call, if this version of jax is unknown.
 
     >>> loss, grads, readings = value_and_grad(lambda w, x: jnp.sum(x @ w))(jnp.eye(3), jnp.ones((2, 3)))
     >>> float(loss), grads.shape
     (6.0, (3, 3))
     """
     check_callable("loss_fn", loss_fn)
-    positions = [argnums] if isinstance(argnums, int) else list(argnums)
+    positions = _positions(argnums)
 
     @functools.wraps(loss_fn)
     def tapped(*args: Any, **kwargs: Any) -> tuple[Any, Any, Readings]:
         """The function with readings as one more result."""
         call = trace_call(loss_fn, args, kwargs, positions)
+        _check_returns("loss_fn must return a floating-point scalar", call)
         structure = _structure(call)
-        owned = _parameter_inputs(call, positions, len(args))
+        owned = _parameter_inputs(call, args, positions)
         edits, slots = _edits(structure.layers), _slots(structure.layers) if backward else {}
 
         def run(trained: list[Any], slots: dict[int, Array]) -> tuple[Any, tuple]:
@@ -93,6 +98,20 @@ def value_and_grad(
     return tapped
 
 
+def _positions(argnums: Any) -> list[int]:
+    """`argnums` as a list."""
+    positions = [argnums] if isinstance(argnums, int) else argnums
+    if not isinstance(positions, Sequence) or not positions or not all(isinstance(number, int) for number in positions):
+        raise ValueError(f"argnums must be a whole number or a sequence of them, got {argnums!r}.")
+    return list(positions)
+
+
+def _check_returns(rule: str, call: Call) -> None:
+    """Raises `ValueError` if the function returned no array."""
+    if not call.program.outputs:
+        raise ValueError(f"{rule}, got {call.rebuild([])!r}.")
+
+
 def _structure(call: Call) -> Structure:
     """The layers of a call."""
     structure = find_structure(call.program, call.origins)
@@ -105,16 +124,24 @@ def _structure(call: Call) -> Structure:
     return structure
 
 
-def _parameter_inputs(call: Call, positions: Sequence[int], num_args: int) -> list[int]:
-    """Numbers of the inputs that are differentiated."""
-    argnums = {position % num_args for position in positions}
-    owned = [index for index, owner in enumerate(call.owners) if owner in argnums]
-    for index in owned:
-        dtype = jnp.result_type(call.inputs[index])
-        if not jnp.issubdtype(dtype, jnp.inexact):
-            name = "/".join(call.origins[index].params) or f"argument {call.owners[index]}"
-            raise ValueError(f"parameters must be floating-point arrays, got {dtype} for {name}.")
-    return owned
+def _parameter_inputs(call: Call, args: tuple, positions: Sequence[int]) -> list[int]:
+    """Numbers of the inputs that are differentiated; each leaf of their arguments must be one."""
+    argnums = {position % len(args) for position in positions}
+    for position in sorted(argnums):
+        for path, leaf in jax.tree_util.tree_flatten_with_path(args[position])[0]:
+            if not _is_floating(leaf):
+                got = leaf.dtype if is_array(leaf) else repr(leaf)
+                name = leaf_name(path) or f"argument {position}"
+                raise ValueError(
+                    f"parameters must be floating-point arrays, got {got} for {name}; "
+                    "what is not trained belongs in another argument."
+                )
+    return [index for index, owner in enumerate(call.owners) if owner in argnums]
+
+
+def _is_floating(leaf: Any) -> bool:
+    """Whether one can differentiate by a leaf."""
+    return (is_array(leaf) or is_number(leaf)) and jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
 def _split_loss(result: Any, has_aux: bool) -> tuple[Any, Any]:

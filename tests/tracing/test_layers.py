@@ -197,3 +197,67 @@ def test_a_backward_pass_inside_is_no_layer():
 def test_penalty_on_the_parameters_is_no_layer():
     readings = tap(lambda w, x: jnp.sum(x @ w) + jnp.sum(w.T @ w))(jnp.eye(3), jnp.ones((2, 3)))[1]
     assert list(layer_stats(readings)) == ["params"]
+
+
+# --- kernels that are made, not given -----------------------------------------------------------------------------
+
+MASK = np.tril(np.ones((3, 4), np.float32))
+NOISE = jax.random.normal(jax.random.key(2), (3, 4))
+KERNELS = {
+    "masked by a constant": lambda w, extra: w * MASK,
+    "masked by an argument": lambda w, extra: w * extra,
+    "masked by selection": lambda w, extra: jnp.where(extra > 0, w, 0.0),
+    "noisy": lambda w, extra: w + 0.1 * extra,
+    "masked, then standardised": lambda w, extra: (w * MASK - (w * MASK).mean(0)) / (w * MASK).std(0),
+    "reshaped and transposed": lambda w, extra: (w.T.reshape(2, 6) * extra.reshape(2, 6)).reshape(4, 3).T,
+    "divided by its norm": lambda w, extra: w / jnp.linalg.norm(w @ extra[0]),
+}
+
+
+@pytest.mark.parametrize("make", KERNELS)
+@pytest.mark.parametrize("is_closed_over", [True, False])
+def test_a_kernel_made_with_constants_and_data_keeps_its_name(make, is_closed_over):
+    x, params = jnp.ones((2, 3)), {"conv": {"kernel": jnp.arange(12.0).reshape(3, 4)}, "head": jnp.eye(4)}
+
+    def fn(params, x):
+        return jax.nn.relu(x @ KERNELS[make](params["conv"]["kernel"], NOISE)) @ params["head"]
+
+    readings = tap(lambda params: fn(params, x))(params)[1] if is_closed_over else tap(fn)(params, x)[1]
+    assert summary(readings) == [("conv", "dense", "relu", 4), ("head", "dense", "", 4)]
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_spectral_normalisation_is_one_layer(train):
+    module = nn.SpectralNorm(nn.Dense(4))
+    variables = module.init(jax.random.key(0), IMAGES[:, 0, 0], update_stats=True)
+    readings = tap(lambda p, s, x: module.apply({"params": p, **s}, x, update_stats=train, mutable=True)[0])(
+        variables["params"], {"batch_stats": variables["batch_stats"]}, IMAGES[:, 0, 0]
+    )[1]
+    assert list(layer_stats(readings)) == ["layer_instance"]
+
+
+def test_a_kernel_adapted_by_its_own_gradient_is_read_twice():
+    def fn(w, x):
+        return jnp.tanh(x @ (w - jax.grad(lambda w: jnp.sum(jnp.tanh(x @ w)))(w)))
+
+    assert list(layer_stats(tap(fn)(jnp.eye(3), jnp.ones((2, 3)))[1])) == ["params", "params#1"]
+
+
+@pytest.mark.parametrize(
+    "product", [lambda w, x: (x * w) @ (x * w).T, lambda w, x: x @ (x * w[0]).T, lambda w, x: (w[:1] + x) @ NOISE.T]
+)
+def test_data_that_a_parameter_scales_or_shifts_is_no_kernel(product):
+    x = jnp.ones((3, 4))
+    with pytest.raises(ValueError, match="got none"):
+        tap(product)(jnp.ones((3, 4)), x)
+
+
+def test_a_convolution_with_a_fixed_kernel_is_listed():
+    def fn(w, x, blur):
+        for kernel in (blur, w, np.ones((3, 3, 3, 3), np.float32)):
+            x = jax.lax.conv(x, kernel, (1, 1), "SAME")
+        return x
+
+    readings = tap(fn)(jnp.ones((3, 3, 3, 3)), IMAGES.transpose(0, 3, 1, 2), jnp.ones((3, 3, 3, 3)))[1]
+    assert len(readings.layout.layers) == 1
+    assert readings.skipped == ("conv_general_dilated (2 with a kernel that is no parameter)",)

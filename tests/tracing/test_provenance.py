@@ -15,6 +15,8 @@ from cnnprobe.tracing.provenance import layer_name, owner_name, shared_name
         ("layers/2/weight", "layers/2", "layers/2"),
         ("conv1/w", "conv1", "conv1"),
         ("w1", "w1", "w1"),
+        ("attention/value/kernel", "attention/value", "attention/value"),
+        ("attention/value/kernel/value", "attention/value", "attention/value"),
         ("kernel", "kernel", "kernel"),
     ],
 )
@@ -28,6 +30,8 @@ def test_names(path, layer, owner):
         ({"conv/kernel"}, "conv"),
         ({"conv/kernel", "conv/gain"}, "conv"),
         ({"lora/a", "lora/b", "lora/w"}, "lora"),
+        ({"block/conv/kernel/value", "weight_norm/scale/value"}, "block/conv"),
+        ({"noisy/out/mean", "noisy/out/std"}, "noisy/out"),
         ({"a", "b"}, "a+b"),
     ],
 )

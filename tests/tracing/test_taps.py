@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import io_callback
 
 from cnnprobe.tracing.readings import layer_stats, unit_stats
 from cnnprobe.tracing.taps import tap, value_and_grad
@@ -180,17 +181,63 @@ def test_parameters_that_are_closed_over():
         tap(lambda x: plain_outputs(plain_params(), x)["head"])(IMAGES)
 
 
-def test_integer_parameters():
-    with pytest.raises(ValueError, match="floating-point arrays, got int32 for w"):
-        value_and_grad(lambda p, x: jnp.sum(x @ p["w"]))({"w": jnp.ones((3, 3), int)}, jnp.ones((2, 3)))
+@pytest.mark.parametrize(
+    ("leaf", "got"),
+    [
+        (jnp.ones((3, 3), int), "int32 for extra"),
+        (jax.random.key(0), "key<fry> for extra"),
+        ("adam", "'adam' for extra"),
+        (True, "True for extra"),
+        (np.array([None]), "array.* for extra"),
+    ],
+)
+def test_parameters_that_are_not_floating(leaf, got):
+    with pytest.raises(ValueError, match=f"floating-point arrays, got {got}; what is not trained belongs in another"):
+        value_and_grad(lambda p, x: jnp.sum(x @ p["w"]))({"w": jnp.ones((3, 3)), "extra": leaf}, jnp.ones((2, 3)))
+
+
+def test_parameters_may_hold_functions_and_names_where_nothing_is_differentiated():
+    params = {"w": jnp.eye(3), "activation": jnp.tanh, "name": "head"}
+    out, readings = tap(lambda p, x: p["activation"](x @ p["w"]))(params, jnp.ones((2, 3)))
+    assert (out.shape, readings.layout.layers[0].name) == ((2, 3), "w")
+
+
+@pytest.mark.parametrize("loss", [lambda w, x: None, lambda w, x: (x @ w, None)[1]])
+def test_loss_that_returns_nothing(loss):
+    with pytest.raises(ValueError, match=r"loss_fn must return a floating-point scalar, got None|got a NoneType"):
+        value_and_grad(loss)(jnp.ones((3, 3)), jnp.ones((2, 3)))
+
+
+def test_function_that_returns_nothing():
+    with pytest.raises(ValueError, match=r"fn must return at least one array, got {'logits': None}"):
+        tap(lambda w, x: {"logits": (x @ w, None)[1]})(jnp.ones((3, 3)), jnp.ones((2, 3)))
 
 
 @pytest.mark.parametrize(
-    ("loss", "got"), [(lambda w, x: x @ w, r"shape \(2, 3\), float32"), (lambda w, x: (x @ w, 1.0)[1], "a float")]
+    ("loss", "got"),
+    [
+        (lambda w, x: x @ w, r"shape \(2, 3\), float32"),
+        (lambda w, x: (x @ w, 1.0)[1], "1.0"),
+        (lambda w, x: jnp.sum(x @ w).astype(int), r"shape \(\), int32"),
+        (lambda w, x: jnp.sum(x @ w) + 0j, r"shape \(\), complex64"),
+        (lambda w, x: (jnp.sum(x @ w), 1), "a tuple"),
+    ],
 )
 def test_loss_that_is_no_scalar(loss, got):
-    with pytest.raises(ValueError, match=f"(floating-point scalar, got {got})|(got none)"):
+    with pytest.raises(ValueError, match=f"loss_fn must return a floating-point scalar, got {got}"):
         value_and_grad(loss)(jnp.ones((3, 3)), jnp.ones((2, 3)))
+
+
+@pytest.mark.parametrize("shapes", [((3, 0), (2, 3)), ((0, 3), (2, 0)), ((3, 3), (0, 3))])
+def test_zero_size_arrays_are_taken(shapes):
+    w, x = map(jnp.zeros, shapes)
+
+    def loss(w, x):
+        return jnp.sum(x @ w)
+
+    value, grads, readings = value_and_grad(loss)(w, x)
+    assert_trees_equal((value, grads), jax.value_and_grad(loss)(w, x))
+    assert list(layer_stats(readings)) == ["params"]
 
 
 def test_aux_without_a_pair():
@@ -198,7 +245,48 @@ def test_aux_without_a_pair():
         value_and_grad(plain_loss, has_aux=True)(plain_params())
 
 
-@pytest.mark.parametrize("argnums", [3, "0", True])
+@pytest.mark.parametrize("argnums", [3, -4, "0", True, 1.5, (), (0, "1"), (0, 7)])
 def test_argnums_out_of_range(argnums):
     with pytest.raises(ValueError, match="argnums must"):
         value_and_grad(plain_loss, argnums=argnums)(plain_params())
+
+
+def test_params_argnum_out_of_range():
+    with pytest.raises(ValueError, match=r"params_argnum must name positional arguments.* has 1, got 1"):
+        tap(plain_loss, params_argnum=1)(plain_params())
+
+
+# --- effects -----------------------------------------------------------------------------------------------------
+
+X = jnp.ones((2, 3))
+EFFECTS = {
+    "unordered callback": lambda seen, x: jax.debug.callback(seen, x[0, 0]),
+    "ordered callback": lambda seen, x: jax.debug.callback(seen, x[0, 0], ordered=True),
+    "io callback": lambda seen, x: io_callback(seen, None, x[0, 0], ordered=True),
+}
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+@pytest.mark.parametrize("transform", [tap, value_and_grad])
+def test_effects_happen_once(variant, effect, transform):
+    seen = []
+
+    def loss(w, x):
+        EFFECTS[effect](lambda value: seen.append(float(value)), x)
+        return jnp.sum(x @ w)
+
+    variant(transform(loss))(jnp.eye(3), X)
+    jax.effects_barrier()
+    assert seen == [1.0]
+
+
+def test_effects_in_a_loop_over_layers_happen_in_order():
+    seen = []
+
+    def body(x, w):
+        jax.debug.callback(lambda value: seen.append(float(value)), x[0, 0], ordered=True)
+        return x @ w, None
+
+    value_and_grad(lambda w: jnp.sum(jax.lax.scan(body, X, w)[0]))(jnp.stack([2 * jnp.eye(3)] * 3))
+    jax.effects_barrier()
+    assert seen == [1.0, 2.0, 4.0]
