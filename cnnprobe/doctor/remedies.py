@@ -182,7 +182,7 @@ def replace_optimizer(optimizer: optax.GradientTransformation) -> Remedy:
 # --- model ---------------------------------------------------------------------------------------------------------
 
 
-def _operate(surgery: Callable[[Callable], Callable]) -> Remedy:
+def operate(surgery: Callable[[Callable], Callable]) -> Remedy:
     """Lifts a surgery on a function to the model of a problem."""
 
     def remedy(problem: Problem) -> Problem:
@@ -200,22 +200,22 @@ def _operate(surgery: Callable[[Callable], Callable]) -> Remedy:
 
 def thin_dropout(rate: float) -> Remedy:
     """Sets the rate of every dropout that is stronger than `rate` to `rate`."""
-    return _operate(partial(set_dropout_rate, rate=lambda old: min(old, rate)))
+    return operate(partial(set_dropout_rate, rate=lambda old: min(old, rate)))
 
 
 def remove_output_activation(problem: Problem) -> Problem:
     """Returns what the model's last activation was given."""
-    return _operate(drop_output_activation)(problem)
+    return operate(drop_output_activation)(problem)
 
 
 def restore_gradients(problem: Problem) -> Problem:
     """Lets gradients through every `stop_gradient` of the model."""
-    return _operate(keep_gradients)(problem)
+    return operate(keep_gradients)(problem)
 
 
 def use_relu(name: str) -> Remedy:
     """Puts a ReLU in the place of the activation of that name, behind every layer."""
-    return _operate(partial(replace_activation, name=name, new=jax.nn.relu))
+    return operate(partial(replace_activation, name=name, new=jax.nn.relu))
 
 
 def _redrawn(key: Key, leaf: Array) -> Array:
