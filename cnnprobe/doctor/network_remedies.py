@@ -156,15 +156,15 @@ def remove_decay(problem: Problem) -> Problem:
     return problem._replace(optimizer=optax.GradientTransformationExtraArgs(own.init, update))
 
 
-def same_rule(rule: str, step_size: float) -> optax.GradientTransformation | None:
+def same_rule(rule: str, step_size: float, *, has_memory: bool) -> optax.GradientTransformation | None:
     """An optimizer that carries its state, with the user's step size; None for a rule that is not known.
 
     `rule` is "sign" where a first step has one size for all parameters, as Adam's has, and "slope" where it is
-    proportional to the gradient.
+    proportional to the gradient; then momentum is what memory it may have.
     """
     if rule == "sign":
         return optax.adam(step_size)
-    return optax.sgd(step_size, momentum=MOMENTUM) if rule == "slope" else None
+    return optax.sgd(step_size, momentum=MOMENTUM if has_memory else None) if rule == "slope" else None
 
 
 def train_held(held: Sequence[bool], optimizer: optax.GradientTransformation) -> Remedy:

@@ -121,11 +121,12 @@ def _wrong_family(seen: Observation) -> Evidence | None:
     if name == "unknown" and recovers < RECOVERED and seen.loss.wants == "neither":
         sentence = f"Descent on this loss brings only {recovers:.0%} of free scores to the right class."
         return Evidence(sentence, readings(seen, *FINGERPRINT), 0.8)
-    if name not in FLAT:
+    slope, reference = fact(seen, "loss gradient at zero"), math.sqrt(1 - 1 / seen.bench.num_classes)
+    if name not in FLAT or slope > reference:
         return None
     sentence = (
-        f"The loss is {FLAT[name]}: where training starts its gradient is {fact(seen, 'loss gradient at zero'):.2g} an"
-        f" image, against {math.sqrt(1 - 1 / seen.bench.num_classes):.2g} of cross-entropy."
+        f"The loss is {FLAT[name]}: where training starts its gradient is {slope:.2g} an image, against"
+        f" {reference:.2g} of cross-entropy."
     )
     return Evidence(sentence, readings(seen, *FINGERPRINT), 0.8)
 

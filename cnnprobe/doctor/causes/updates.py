@@ -7,12 +7,13 @@ import optax
 
 from cnnprobe.doctor.causes.record import Advice, Cause, fact, highest, readings, rising
 from cnnprobe.doctor.looks.run import frozen_leaves
-from cnnprobe.doctor.network_remedies import MOMENTUM, remove_decay, same_rule, train_held
+from cnnprobe.doctor.network_remedies import remove_decay, same_rule, train_held
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import replace_optimizer, restore_gradients
 from cnnprobe.types import Evidence, Remedy
 
 REFERENCE = optax.adam(1e-3)
+WEAKER = 1000  # times: from a decay that outweighs the data to one of the usual size
 SIGN_LIKE = 0.8  # share of equal steps after a dozen of them, from which they are those of a first step
 
 
@@ -23,7 +24,8 @@ def _rule(seen: Observation) -> str:
 
 def _like_own(seen: Observation) -> optax.GradientTransformation:
     """An optimizer of the user's rule and step size; the reference where they are not known."""
-    return same_rule(_rule(seen), fact(seen, "step size")) or REFERENCE
+    has_memory = fact(seen, "optimizer state numbers") > 0
+    return same_rule(_rule(seen), fact(seen, "step size"), has_memory=has_memory) or REFERENCE
 
 
 # --- frozen ----------------------------------------------------------------------------------------------------------
@@ -82,25 +84,24 @@ def _forgetful(seen: Observation) -> Evidence | None:
         strength, kept = 0.8, "The optimizer keeps nothing from step to step"
     else:
         return None
-    sentence = f"{kept}; after a dozen steps {alike:.0%} of the parameters still move by one and the same distance."
+    like_first = f"; after a dozen steps {alike:.0%} of the parameters still move by one and the same distance"
+    sentence = f"{kept}{like_first if alike > SIGN_LIKE else ''}."
     return Evidence(sentence, readings(seen, "optimizer memory", "sign update share", "step size"), strength)
 
 
 def _carry(seen: Observation) -> tuple[Remedy, ...]:
     """The rule that its first step shows, with the state that belongs to it."""
-    own = same_rule(_rule(seen), fact(seen, "step size"))
+    own = same_rule(_rule(seen), fact(seen, "step size"), has_memory=True)
     return (replace_optimizer(own),) if own else ()
 
 
 def _advise_carry(seen: Observation) -> Advice:
     """Hand the state on."""
-    size = fact(seen, "step size")
-    kind = f"optax.adam({size:.3g})" if _rule(seen) == "sign" else f"optax.sgd({size:.3g}, momentum={MOMENTUM})"
+    kinds = {"sign": "optax.adam({:.3g})", "slope": "optax.sgd({:.3g}, momentum=...)"}
+    kind = kinds.get(_rule(seen), "").format(fact(seen, "step size"))
+    like = f"; its steps are the first ones of {kind}" if kind else ""
     return Advice(
-        f"Call `init` once, before the loop, and hand the state that `update` returns to the next step. Its steps are"
-        f" those of {kind}."
-        if not math.isnan(size)
-        else "Call `init` once, and hand on the state from `update`.",
+        f"Call `init` once, before the loop, and hand the state that `update` returns to the next step{like}.",
         "updates, opt_state = optimizer.update(grads, opt_state, params)",
     )
 
@@ -124,14 +125,17 @@ def _decaying(seen: Observation) -> Evidence | None:
 
 
 def _advise_decay(seen: Observation) -> Advice:
-    """A hundredth of it."""
+    """A thousandth of it."""
     rate, size = fact(seen, "decay a step"), fact(seen, "step size")
-    decay = rate / size
-    text = f"Weaken the weight decay by a factor of a hundred or more; now it takes {rate:.2g} of a parameter a step"
-    if math.isnan(decay):
+    text = f"Weaken the weight decay to a thousandth; now it takes {rate:.2g} of a parameter a step"
+    weaker = rate / size / WEAKER
+    snippets = {
+        "sign": f"optimizer = optax.adamw({size:.3g}, weight_decay={weaker:.1g})",
+        "slope": f"optimizer = optax.chain(optax.add_decayed_weights({weaker:.1g}), optax.sgd({size:.3g}))",
+    }
+    if _rule(seen) not in snippets:
         return Advice(f"{text}.")
-    snippet = f"optimizer = optax.adamw({size:.3g}, weight_decay={decay / 1000:.1g})"
-    return Advice(f"{text}, a decay of {decay:.3g} at a step size of {size:.3g}.", snippet)
+    return Advice(f"{text}, a decay of {rate / size:.3g} at a step size of {size:.3g}.", snippets[_rule(seen)])
 
 
 CAUSES = (
