@@ -123,13 +123,13 @@ def dropout_in_evaluation(problem: Problem) -> Problem:
 
 
 def dropout_mask_shared(problem: Problem) -> Problem:
-    """One mask over the pixels for all images of a batch, which leaves one in ten."""
+    """One mask over the pixels for all images of a batch, which leaves half of them."""
     init, apply = problem.model
 
     def shared(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
         """The model, after the mask."""
         images = jnp.asarray(images)
-        mask = dropout(key, jnp.ones(images.shape[1:]), rate=0.9, train=train)
+        mask = dropout(key, jnp.ones(images.shape[1:]), rate=0.5, train=train)
         return apply(params, state, images * mask, key=key, train=train)
 
     return problem._replace(model=Model(init, shared))

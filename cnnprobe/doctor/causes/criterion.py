@@ -15,7 +15,6 @@ FLAT = {  # losses that lead to the right class, slowly: name -> what they are
     "negative-probability": "a probability without its logarithm",
     "temperature": "a cross-entropy of scores that were divided by a constant",
 }
-NAMED = ("negated", "labels-out-of-range", "log-of-logits", "broadcast", "shifted-labels")  # of other causes
 COUPLED = 1e-3  # change of an example's gradient when only another example's scores change, past rounding
 FEWEST_UNITS = 2  # outputs that a softmax can weigh against each other
 
@@ -89,9 +88,10 @@ def _broadcast(seen: Observation) -> Evidence | None:
     strength = 0.0 if fact(seen, "loss cross example") > COUPLED else graded(reach, 0.75, 0.9)
     if not strength:
         return None
+    swapped, paired = "the labels stand in another order", "shapes [batch] and [batch, 1] make a table of all pairs"
     sentence = (
-        f"When the label of one image changes, {reach:.0%} of the change of the gradient falls on other images: each"
-        " image is held against the labels of others, as shapes [batch] and [batch, 1] make it by broadcasting."
+        f"When the label of one image changes, {reach:.1%} of the change of the gradient falls on other images:"
+        f" {swapped if reach > 1 - 0.5 / NUM_CONSTRUCTED else paired}."
     )
     return Evidence(sentence, readings(seen, "label reach", *FINGERPRINT), strength)
 
@@ -118,7 +118,8 @@ def _wrong_family(seen: Observation) -> Evidence | None:
         sentence = "The loss has no gradient at all: it counts or rounds, so no update can follow it."
         return Evidence(sentence, readings(seen, "loss zero gradient share", *FINGERPRINT), 1.0)
     recovers = fact(seen, "loss recovers")
-    if name == "unknown" and recovers < RECOVERED and seen.loss.wants == "neither":
+    # Embeddings have another width than classes, and losses that need no right class.
+    if name == "unknown" and recovers < RECOVERED and seen.loss.wants == "neither" and width == seen.bench.num_classes:
         sentence = f"Descent on this loss brings only {recovers:.0%} of free scores to the right class."
         return Evidence(sentence, readings(seen, *FINGERPRINT), 0.8)
     slope, reference = fact(seen, "loss gradient at zero"), math.sqrt(1 - 1 / seen.bench.num_classes)

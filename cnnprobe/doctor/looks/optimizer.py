@@ -1,6 +1,7 @@
 """What the user's optimizer does with made-up gradients: its rule, its memory, its weight decay. Nothing is trained."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -39,7 +40,7 @@ def _ask(step: Step, opt_state: Any, params: Params, grads: tuple[Params, Params
     still = jax.tree.map(np.zeros_like, params)
     state = opt_state
     for turn in np.linspace(0.5, 2.5, NUM_STEPS):
-        mixed = jax.tree.map(lambda a, b, t=turn: (np.cos(t) * a + np.sin(t) * b).astype(a.dtype), *grads)
+        mixed = jax.tree.map(lambda a, b, t=float(turn): math.cos(t) * a + math.sin(t) * b, *grads)
         _, state = step(mixed, state, params)
     late, late_state = step(grads[0], state, params)
     first, fresh_state = step(grads[0], opt_state, still)
