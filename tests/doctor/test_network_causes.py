@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import pytest
 
 import cnnprobe as cp
@@ -175,6 +176,11 @@ def test_decay_is_measured_and_removed(optimizer, rate, tiny_bench, short_run):
     assert asked(tiny_bench, short_run, optimizer)[0]["decay a step"] == pytest.approx(rate, rel=0.01, abs=1e-9)
     mended = network_remedies.remove_decay(problem).optimizer
     assert asked(tiny_bench, short_run, mended)[0]["decay a step"] == 0
+
+
+@pytest.mark.parametrize("optimizer", [optax.contrib.schedule_free_adamw(1e-3), optax.lamb(1e-3)])
+def test_what_only_looks_like_decay_is_none(optimizer, tiny_bench, short_run):
+    assert asked(tiny_bench, short_run, optimizer)[0]["decay a step"] == 0
 
 
 def test_decay_counts_beside_the_whole_step(healthy):

@@ -19,6 +19,8 @@ def _noisy(seen: Observation) -> Evidence | None:
     strength = max(rising(rate, highest("strongest dropout rate"), 0.95), rising(ratio, 1.5 * band, 5 * band))
     if not strength or not rate > 0:
         return None
+    # Dropout that stands in the wrong place is noisy too: there its place is the fault, and not its rate.
+    strength = min(strength, 0.8) if _misplaced(seen) else strength
     sentence = (
         f"Dropout sets {rate:.0%} of a layer's units to zero; its noise has {ratio:.3g} times the variance of what"
         " differs between images."

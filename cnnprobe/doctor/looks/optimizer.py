@@ -18,6 +18,7 @@ NUM_STEPS = 12  # Adam's first steps are like the sign of the gradient for every
 ALIKE = 0.01  # relative distance from the median below which two steps are of one size
 MOST = 0.9  # share of the parameters that makes a rule
 PARALLEL = 0.999  # cosine
+TOWARD = 0.5  # cosine of a decay with the way to zero; Adam makes signs of it when it is added to the gradient
 TINY = 1e-30
 QUICK = {"xla_backend_optimization_level": 0}  # the update runs for milliseconds; compiling costs more
 
@@ -45,6 +46,19 @@ def _ask(step: Step, opt_state: Any, params: Params, grads: tuple[Params, Params
     late, late_state = step(grads[0], state, params)
     first, fresh_state = step(grads[0], opt_state, still)
     return _Asked(grads[0], first, late, step(grads[0], state, still)[0], fresh_state, late_state)
+
+
+def _pulls(step: Step, opt_state: Any, params: Params) -> bool:
+    """Whether steps without gradients still take parameters toward zero.
+
+    Averages of the parameters, which some optimizers keep, differ from other parameters too, but pull on none of their
+    own.
+    """
+    nothing, update, moved = jax.tree.map(np.zeros_like, params), params, params
+    for _ in range(NUM_STEPS):
+        update, opt_state = step(nothing, opt_state, moved)
+        moved = jax.tree.map(np.add, moved, jax.device_get(update))
+    return _cosine(-_flat(update), _flat(moved)) > TOWARD
 
 
 def _flat(tree: Params) -> np.ndarray:
@@ -126,8 +140,8 @@ def look_at_optimizer(bench: Bench, run: Run) -> tuple[dict[str, float], dict[st
     num_entries = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(opt_state) if np.ndim(leaf))
     decay, weights = _flat(asked.late) - _flat(asked.late_still), _flat(params)
     rule, size = _rule(asked)
-    along = _cosine(-decay, weights)
-    rate = float(-decay @ weights / max(weights @ weights, TINY)) if along > 0.5 else 0.0
+    is_decay = _cosine(-decay, weights) > TOWARD and _pulls(step, opt_state, params)
+    rate = float(-decay @ weights / max(weights @ weights, TINY)) if is_decay else 0.0
     return {
         "optimizer state numbers": float(num_entries),
         "optimizer memory": _memory(asked, num_entries),
