@@ -18,6 +18,7 @@ from cnnprobe.data.sampling import num_examples, take
 from cnnprobe.models.networks import small_cnn
 from cnnprobe.models.plain import conv, init_conv, init_dense, max_pool
 from cnnprobe.types import Dataset, Images, Key, Labels, Model, Params, Problem, Remedy, State
+from experiments.network_faults import NETWORK_FAULTS
 
 # --- what the model is fed ---------------------------------------------------------------------------------------
 
@@ -234,6 +235,7 @@ FAULTS: dict[str, Remedy] = {
         statistics_never_updated,
         no_nonlinearity,
         missing_flatten,
+        *NETWORK_FAULTS,
     )
 }
 

@@ -20,8 +20,9 @@ from cnnprobe.doctor.looks.forward import (
     sensitivity,
 )
 from cnnprobe.doctor.looks.layers import look_at_layers
-from cnnprobe.doctor.looks.loss import BOUNDED, LossLook, look_at_loss
+from cnnprobe.doctor.looks.loss import BOUNDED, LossLook, label_reach, look_at_loss
 from cnnprobe.doctor.looks.modes import look_at_modes, statistics_momentum
+from cnnprobe.doctor.looks.optimizer import look_at_optimizer
 from cnnprobe.doctor.looks.run import look_at_loss_curve, look_at_updates, name_frozen
 from cnnprobe.doctor.looks.structure import look_at_structure
 from cnnprobe.doctor.observation import NO_TIME, Observation, error_text
@@ -126,6 +127,8 @@ def _before(
     if value is not None:
         facts["initial loss"] = float(check_loss(value))
         facts["initial loss ratio"] = facts["initial loss"] / blind if blind > 0 else float("nan")
+    reach = attempt("the reach of a label", lambda: label_reach(bench, units, names["outputs"]), math.nan)
+    facts["label reach"] = reach
     facts |= attempt("the look across examples", lambda: look_across_examples(bench, weights), {})
     return outputs, blind, loss
 
@@ -171,6 +174,9 @@ def _after(
     """The run and the network after it; adds to `facts` and `names`, and returns the rows of the layers."""
     facts |= look_at_loss_curve(run, blind)
     facts |= look_at_updates(run)
+    asked, rule = attempt("the look at the optimizer", lambda: look_at_optimizer(bench, run), ({}, {}))
+    facts |= asked
+    names |= rule
     collapse, mechanism = attempt("the look at the predictions", lambda: look_at_collapse(bench, run), ({}, {}))
     facts |= collapse
     names |= mechanism

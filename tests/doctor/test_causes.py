@@ -26,6 +26,30 @@ SICK_FACTS = {
     "missing-flatten": {"output places": 169.0},
     "output-units-not-classes": {"output width": 1.0},
     "loss-summed-not-averaged": {"loss duplication": 2.0},
+    "softmax-over-wrong-axis": {"loss cross example": 0.06, "loss duplication": 1.15, "loss uniform": 4.16},
+    "loss-broadcast-bug": {"label reach": 0.98},
+    "wrong-loss-family": {"loss gradient at zero": 0.019},
+    "dead-units": {
+        "initial dead unit share": 1.0,
+        "dead unit share": 1.0,
+        "initial input sensitivity": 1e-9,
+        "end input sensitivity": 1e-9,
+    },
+    "cross-example-leak": {"cross example share": 0.865},
+    "no-nonlinearity": {"hidden nonlinearities": 0.0, "max pools": 0.0, "number of layers": 4.0},
+    "optimizer-state-not-carried": {
+        "optimizer state numbers": 2e5,
+        "optimizer memory": 0.0,
+        "sign update share": 1.0,
+        "step size": 1e-3,
+    },
+    "weight-decay-too-strong": {
+        "decay share of a step": 0.95,
+        "decay a step": 0.1,
+        "parameter growth": 0.37,
+        "step size": 1e-3,
+    },
+    "dropout-on-logits": {"dropped output share": 0.5, "strongest dropout rate": 0.5},
     "vanishing-signal": {"initial input sensitivity": 2e-7, "end input sensitivity": 1.6e-6},
     "init-scale-wrong": {"initial loss ratio": 900.0},
     "symmetric-init": {"initial unit likeness": 1.0, "last unit likeness": 1.0},
@@ -49,6 +73,9 @@ SICK_NAMES = {
     "softmax-applied-twice": {"outputs": "probabilities"},
     "wrong-output-activation": {"outputs": "relu"},
     "missing-softmax": {"loss of logits": "raw-nll"},
+    "softmax-over-wrong-axis": {"loss of logits": "wrong-axis"},
+    "wrong-loss-family": {"loss of logits": "squared-error"},
+    "optimizer-state-not-carried": {"update rule": "sign"},
 }
 
 
@@ -70,14 +97,14 @@ def test_silent_where_nothing_was_measured(cause, healthy):
     assert cause.evidence(healthy._replace(facts={}, names={}, loss=None)) is None
 
 
-@pytest.mark.parametrize("cause_id", [*SICK_FACTS, *SICK_NAMES])
+@pytest.mark.parametrize("cause_id", SICK_FACTS | SICK_NAMES)
 def test_sick_readings_speak(cause_id, healthy):
     evidence = BY_ID[cause_id].evidence(sick(healthy, cause_id))
     assert evidence is not None
     assert evidence.strength >= 0.5
 
 
-@pytest.mark.parametrize("cause_id", [*SICK_FACTS, *SICK_NAMES])
+@pytest.mark.parametrize("cause_id", SICK_FACTS | SICK_NAMES)
 def test_advice_has_the_users_numbers(cause_id, healthy):
     advice = BY_ID[cause_id].advice(sick(healthy, cause_id))
     assert advice.text

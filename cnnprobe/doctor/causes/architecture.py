@@ -2,10 +2,24 @@
 
 import functools
 
-from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded_log, highest, lowest, readings, rising
+from cnnprobe.doctor.causes import inputs, labels, optimisation
+from cnnprobe.doctor.causes.loss import is_over_axes
+from cnnprobe.doctor.causes.record import (
+    Advice,
+    Cause,
+    fact,
+    graded_log,
+    highest,
+    lowest,
+    readings,
+    rising,
+)
+from cnnprobe.doctor.network_remedies import each_image_alone, insert_relu, lift_biases, use_leaky
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import redraw_parameters, use_relu
 from cnnprobe.types import Evidence, Problem, Remedy
+
+UPSTREAM = 0.5  # strength from which another cause is held to have killed the units
 
 
 def _symmetric(seen: Observation) -> Evidence | None:
@@ -78,6 +92,101 @@ def _advise_relu(seen: Observation) -> Advice:
     return Advice(f"Use ReLU instead of {' and '.join(_squashing(seen))} between the layers.", "x = nn.relu(x)")
 
 
+# --- dead units ------------------------------------------------------------------------------------------------------
+
+
+def _dead(seen: Observation) -> Evidence | None:
+    """A layer of which no unit is ever switched on, though nothing before it and no step explains that."""
+    first, last = fact(seen, "initial dead unit share"), fact(seen, "dead unit share")
+    felt = max(fact(seen, "initial input sensitivity"), fact(seen, "end input sensitivity"))
+    reach = lowest("initial input sensitivity", factor=0.1)
+    strength = min(
+        rising(min(first, last), max(0.9, highest("dead unit share")), 0.99), graded_log(felt, reach, 0.1 * reach)
+    )
+    if not strength or _is_explained(seen):
+        return None
+    worst = max(seen.layers, key=lambda row: row.dead_share if row.dead_share == row.dead_share else 0.0, default=None)
+    sentence = (
+        f"In {worst.name if worst else 'a layer'} {last:.0%} of the units are zero for every image, {first:.0%} of them"
+        f" before the first step; a share of {felt:.2g} of the outputs depends on the image."
+    )
+    names = ("initial dead unit share", "dead unit share", "initial input sensitivity", "last zero gradient share")
+    return Evidence(sentence, readings(seen, *names), strength)
+
+
+def _is_explained(seen: Observation) -> bool:
+    """Whether a fault of the data or of the steps speaks for itself, of which dead units are but the result."""
+    upstream = (*inputs.CAUSES, *labels.CAUSES, *optimisation.CAUSES)
+    found = (cause.evidence(seen) for cause in upstream)
+    return any(evidence is not None and evidence.strength >= UPSTREAM for evidence in found)
+
+
+def _revive(seen: Observation) -> tuple[Remedy, ...]:
+    """A slope for the units that are off, and biases that do not hold them there."""
+    dead = {row.activation for row in seen.layers if row.dead_share > 0.9 and row.activation}
+    return (lift_biases, *(use_leaky(name) for name in sorted(dead)))
+
+
+def _advise_alive(_: Observation) -> Advice:
+    """Biases and slopes."""
+    return Advice(
+        "Start the biases at zero, not below; a leaky ReLU lets units that are off come back.",
+        "x = nn.leaky_relu(nn.Dense(64, bias_init=nn.initializers.zeros)(x))",
+    )
+
+
+# --- images that feel each other -------------------------------------------------------------------------------------
+
+
+def _leaking(seen: Observation) -> Evidence | None:
+    """Outputs of one image that other images of the batch change, in evaluation mode."""
+    share = fact(seen, "cross example share")
+    # A normalisation by the batch at hand couples images too: to .08 in a small network, to .48 in a residual one.
+    strength = 0.0 if is_over_axes(seen) else rising(share, max(0.3, highest("cross example share")), 0.85)
+    if not strength:
+        return None
+    sentence = (
+        f"{share:.0%} of what moves the outputs for one image are other images of its batch: a reshape, transpose or"
+        " norm mixes the batch axis with others."
+    )
+    return Evidence(sentence, readings(seen, "cross example share", "validation accuracy"), strength)
+
+
+def _advise_apart(seen: Observation) -> Advice:
+    """Keep the first axis first."""
+    shape = seen.names.get("image shape", "")
+    return Advice(
+        f"Keep the batch axis first in every reshape and transpose; images are {shape} behind it. Compare the outputs"
+        " for one image alone with those for it in a batch.",
+        "x = x.reshape(x.shape[0], -1)",
+    )
+
+
+# --- no activation ---------------------------------------------------------------------------------------------------
+
+
+def _linear(seen: Observation) -> Evidence | None:
+    """Several layers with nothing between them that bends."""
+    bends, pools = fact(seen, "hidden nonlinearities"), fact(seen, "max pools")
+    if bends != 0:
+        return None
+    but = f" but {pools:.0f} max pools" if pools else ""
+    sentence = (
+        f"Nothing stands between the {fact(seen, 'number of layers'):.0f} layers{but}: no activation, so they amount to"
+        " little more than one linear layer."
+    )
+    found = readings(seen, "hidden nonlinearities", "max pools", "number of layers")
+    return Evidence(sentence, found, 0.9 if pools else 1.0)
+
+
+def _advise_activation(seen: Observation) -> Advice:
+    """One behind each."""
+    layers = fact(seen, "number of layers")
+    return Advice(
+        f"Put a ReLU behind each of the {layers:.0f} layers but the last.", "x = nn.relu(nn.Conv(32, (3, 3))(x))"
+    )
+
+
 CAUSES = (
     Cause(
         "vanishing-signal",
@@ -110,5 +219,37 @@ CAUSES = (
         _advise_init,
         "Units with equal weights see equal gradients: a layer of a hundred copies is a layer of one.",
         ("Goodfellow, Bengio & Courville, Deep Learning, 2016, section 8.4",),
+    ),
+    Cause(
+        "cross-example-leak",
+        "images of a batch feel each other",
+        "architecture",
+        _leaking,
+        lambda _: (each_image_alone,),
+        _advise_apart,
+        "Where the batch axis is mixed with others, an image's outputs are made of its neighbours: training can"
+        " memorise batches, and a new batch gets answers for other images.",
+        ("Karpathy, A recipe for training neural networks, 2019",),
+    ),
+    Cause(
+        "no-nonlinearity",
+        "no activation between the layers",
+        "architecture",
+        _linear,
+        lambda _: (insert_relu,),
+        _advise_activation,
+        "A product of linear maps is a linear map: without activations depth adds nothing but parameters.",
+        ("Goodfellow, Bengio & Courville, Deep Learning, 2016, section 6.1",),
+    ),
+    Cause(
+        "dead-units",
+        "the units of a layer are dead",
+        "architecture",
+        _dead,
+        _revive,
+        _advise_alive,
+        "A ReLU that is off for every image has no gradient, so nothing brings it back, and a layer of such units"
+        " passes nothing on.",
+        ("Lu et al., Dying ReLU and initialization, 2019",),
     ),
 )

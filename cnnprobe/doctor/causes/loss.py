@@ -1,4 +1,4 @@
-"""Faults of the loss and of the head that feeds it."""
+"""Faults of the head: outputs that are not what the loss reads."""
 
 import jax
 import numpy as np
@@ -8,7 +8,6 @@ from cnnprobe.doctor.looks.loss import BOUNDED
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import (
     add_head,
-    average_loss,
     log_of,
     logit_of,
     map_outputs,
@@ -19,6 +18,7 @@ from cnnprobe.doctor.remedies import (
 from cnnprobe.types import Evidence, Remedy
 
 FINGERPRINT = ("loss floor", "loss uniform", "loss wrong", "loss gradient at zero", "loss recovers")
+OVER_AXES = ("softmax[", "log_softmax[")  # how the trace names a softmax over another axis than the last
 INSIDE = {
     "sigmoid-first": "sigmoid",
     "tanh-first": "tanh",
@@ -39,6 +39,11 @@ def _name(seen: Observation) -> str:
 def _outputs(seen: Observation) -> str:
     """What the model's outputs look like."""
     return seen.names.get("outputs", "")
+
+
+def is_over_axes(seen: Observation) -> bool:
+    """Whether the model ends in a softmax over another axis than the classes."""
+    return seen.names.get("output activation", "").startswith(OVER_AXES)
 
 
 # --- softmax twice ---------------------------------------------------------------------------------------------------
@@ -124,9 +129,8 @@ def _advise_free(seen: Observation) -> Advice:
 def _bare_scores(seen: Observation) -> Evidence | None:
     """Logits fed to a loss that reads probabilities."""
     raw = _name(seen) in ("log-of-logits", "raw-nll", "negative-probability")
-    if not (
-        _outputs(seen) in ("logits", "relu") and _wants(seen) != "logits" and (raw or _wants(seen) == "probabilities")
-    ):
+    is_bare = _outputs(seen) in ("logits", "relu") and not is_over_axes(seen)
+    if not (is_bare and _wants(seen) != "logits" and (raw or _wants(seen) == "probabilities")):
         return None
     sentence = (
         f"The loss reads probabilities, but the model's outputs are raw scores from {fact(seen, 'output min'):.3g} to"
@@ -146,31 +150,6 @@ def _advise_softmax(_: Observation) -> Advice:
     return Advice(
         "Use a loss that takes logits, which is also exact where a probability is tiny.",
         "loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()",
-    )
-
-
-# --- sum instead of mean ---------------------------------------------------------------------------------------------
-
-
-def _summed(seen: Observation) -> Evidence | None:
-    """A loss that doubles when the batch is repeated."""
-    ratio = fact(seen, "loss duplication")
-    if not 1.9 < ratio < 2.1:
-        return None
-    batch = seen.bench.problem.batch_size
-    sentence = (
-        f"A batch repeated twice has {ratio:.2f} times the loss: it is summed, so a batch of {batch} takes steps"
-        f" {batch} times as long."
-    )
-    return Evidence(sentence, readings(seen, "loss duplication", "loss uniform", "largest loss ratio"), 0.9)
-
-
-def _advise_mean(seen: Observation) -> Advice:
-    """Average."""
-    return Advice(
-        "Average the loss over the batch instead of summing it, or divide the step size by"
-        f" {seen.bench.problem.batch_size}.",
-        "loss = losses.mean()  # not losses.sum()",
     )
 
 
@@ -280,16 +259,5 @@ CAUSES = (
         "The logarithm of a raw score is clipped or undefined: most images give no gradient at all, and the others"
         " push one score without holding the rest.",
         ("Goodfellow, Bengio & Courville, Deep Learning, 2016, section 6.2.2",),
-    ),
-    Cause(
-        "loss-summed-not-averaged",
-        "the loss is summed over the batch",
-        "loss",
-        _summed,
-        lambda _: (average_loss,),
-        _advise_mean,
-        "A sum has gradients as many times larger as the batch has images, so a step size chosen for a mean"
-        " overshoots by that factor.",
-        ("Goyal et al., Accurate, large minibatch SGD, 2017, section 2",),
     ),
 )

@@ -9,7 +9,6 @@ from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import (
     negate_loss,
     replace_optimizer,
-    restore_gradients,
     scale_updates,
     use_cross_entropy,
 )
@@ -48,38 +47,6 @@ def _advise_sign(_: Observation) -> Advice:
     return Advice(
         "Turn the sign of the update: optax updates are added to the parameters, and the loss is minimised.",
         "params = optax.apply_updates(params, updates)  # updates already hold -learning_rate * gradient",
-    )
-
-
-# --- frozen ----------------------------------------------------------------------------------------------------------
-
-
-def _frozen(seen: Observation) -> Evidence | None:
-    """Parameters that no step has moved, though their layer's activations are alive."""
-    share = fact(seen, "frozen parameter share")
-    few = fact(seen, "number of updates") == 1 or fact(seen, "initial dead unit share") > 0.95
-    if not share > highest("frozen parameter share") + 0.01 or few:
-        return None
-    which = seen.names.get("frozen", "")
-    cut = fact(seen, "cut gradient share") > 0
-    why = "their gradient is zero though their layers are active" if cut else "the optimizer gives them no update"
-    sentence = f"{share:.0%} of the parameters never move ({which}): {why}."
-    return Evidence(sentence, readings(seen, "frozen parameter share", "cut gradient share"), 0.8)
-
-
-def _thaw(seen: Observation) -> tuple[Remedy, ...]:
-    """Gradients through every `stop_gradient`, or an optimizer without masks."""
-    cut = fact(seen, "cut gradient share") > 0
-    return (restore_gradients,) if cut else (REFERENCE,)
-
-
-def _advise_thaw(seen: Observation) -> Advice:
-    """What holds them."""
-    if fact(seen, "cut gradient share") > 0:
-        return Advice(f"Take out the stop_gradient between {seen.names.get('frozen', 'these layers')} and the loss.")
-    return Advice(
-        "Give the optimizer every parameter: look for optax.masked, set_to_zero or a schedule at zero.",
-        ADVICE_REFERENCE,
     )
 
 
@@ -205,16 +172,6 @@ CAUSES = (
         "A step along the gradient raises the loss; accuracy falls below chance because the network learns to avoid"
         " the right answer.",
         ("Nocedal & Wright, Numerical Optimization, 2006, section 2.2",),
-    ),
-    Cause(
-        "parameters-not-updated",
-        "some parameters never move",
-        "optimisation",
-        _frozen,
-        _thaw,
-        _advise_thaw,
-        "Layers that stay as they were drawn give random features; only what comes after them can learn.",
-        ("Yosinski, Clune, Bengio & Lipson, How transferable are features in deep neural networks?, NIPS 2014",),
     ),
     Cause(
         "learning-rate-too-high",

@@ -1,10 +1,14 @@
 """Faults of what differs between training and evaluation."""
 
-from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, highest, readings, rising
+from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, graded_log, highest, readings, rising
+from cnnprobe.doctor.looks.modes import NUM_PROBED
+from cnnprobe.doctor.network_remedies import each_image_alone, evaluate_without_dropout, keep_outputs
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import faster_statistics, thin_dropout, use_batch_statistics
 from cnnprobe.types import Evidence, Remedy
 
+FEWEST_ZEROS = 0.02  # share of the scores that training sets to zero, from which dropout stands behind the last layer
+ROUNDING = 1e-9  # variance over masks, beside that over images, which is none
 ARRIVED = 0.05  # share of the first statistics that may be left at the end of the user's own training
 
 
@@ -15,6 +19,8 @@ def _noisy(seen: Observation) -> Evidence | None:
     strength = max(rising(rate, highest("strongest dropout rate"), 0.95), rising(ratio, 1.5 * band, 5 * band))
     if not strength or not rate > 0:
         return None
+    # Dropout that stands in the wrong place is noisy too: there its place is the fault, and not its rate.
+    strength = min(strength, 0.8) if _misplaced(seen) else strength
     sentence = (
         f"Dropout sets {rate:.0%} of a layer's units to zero; its noise has {ratio:.3g} times the variance of what"
         " differs between images."
@@ -34,18 +40,34 @@ def _advise_dropout(seen: Observation) -> Advice:
 
 
 def _shared(seen: Observation) -> Evidence | None:
-    """One mask for the whole batch."""
+    """One mask for the whole batch, or for all steps."""
     sharing = fact(seen, "mask sharing")
-    start = 2 * highest("mask sharing")
-    strength = rising(sharing, start, 0.5) if fact(seen, "strongest dropout rate") > 0 else 0.0
+    names = ("mask sharing", "strongest dropout rate", "collapse index", "collapse index, frozen random")
+    if not fact(seen, "strongest dropout rate") > 0:
+        return None
+    if _is_constant(seen):
+        sentence = "Dropout leaves out the same units whatever key it is given: its key is a constant."
+        return Evidence(sentence, readings(seen, "mask variance ratio", *names[:2]), 0.9)
+    # Masks of their own, by chance, have one part in as many as there are images in common.
+    chance = 1 / min(NUM_PROBED, len(seen.bench.train.images))
+    strength = rising(sharing, max(2 * highest("mask sharing"), 4 * chance), 0.5)
     if not strength:
         return None
     sentence = (
         f"{sharing:.0%} of what dropout changes is the same for all images of a batch, where masks of each image's own "
         "have next to nothing in common: one mask is used for all."
     )
-    names = ("mask sharing", "strongest dropout rate", "collapse index", "collapse index, frozen random")
     return Evidence(sentence, readings(seen, *names), strength)
+
+
+def _is_constant(seen: Observation) -> bool:
+    """Whether no key changes the masks, though training differs from evaluation."""
+    return fact(seen, "mask variance ratio") < ROUNDING and fact(seen, "mode gap") > 0
+
+
+def _unshare(seen: Observation) -> tuple[Remedy, ...]:
+    """A mask of each image's own at the user's own rate; no dropout where the key is a constant, or batches matter."""
+    return (thin_dropout(0.0),) if _is_constant(seen) else (each_image_alone, thin_dropout(0.0))
 
 
 def _advise_unshared(_: Observation) -> Advice:
@@ -53,6 +75,45 @@ def _advise_unshared(_: Observation) -> Advice:
     return Advice(
         "Draw a mask of the shape of the whole batch, and a new key for every step.",
         "mask = jax.random.bernoulli(key, keep, x.shape)  # not x.shape[1:]",
+    )
+
+
+def _misplaced(seen: Observation) -> Evidence | None:
+    """Dropout behind the last layer, or in evaluation."""
+    noise, rate = fact(seen, "evaluation noise"), fact(seen, "dropout rate in evaluation")
+    if rate > 0 and noise > 0:
+        sentence = (
+            f"In evaluation mode {rate:.0%} of a layer's units are still dropped: from one key to another the outputs"
+            f" for the same images change by {noise:.0%}."
+        )
+        names = ("dropout rate in evaluation", "evaluation noise", "mode gap")
+        return Evidence(sentence, readings(seen, *names), 0.8 + 0.2 * graded_log(noise, 0.01, 0.1))
+    share, strongest = fact(seen, "dropped output share"), fact(seen, "strongest dropout rate")
+    if not (share > highest("output zero share") + FEWEST_ZEROS and strongest > 0):
+        return None
+    sentence = (
+        f"In training {share:.0%} of the scores themselves are exactly zero, in evaluation none of these: dropout"
+        " stands behind the last layer."
+    )
+    found = readings(seen, "dropped output share", "strongest dropout rate", "train mode minus eval mode accuracy")
+    return Evidence(sentence, found, 1.0)
+
+
+def _put_right(seen: Observation) -> tuple[Remedy, ...]:
+    """Evaluation without dropout; or training without the dropout of the scores."""
+    if fact(seen, "dropout rate in evaluation") > 0:
+        return (evaluate_without_dropout,)
+    return (keep_outputs(fact(seen, "dropped output share")),)
+
+
+def _advise_place(seen: Observation) -> Advice:
+    """Before the last layer, and in training alone."""
+    if fact(seen, "dropout rate in evaluation") > 0:
+        return Advice("Switch dropout off in evaluation.", "nn.Dropout(rate, deterministic=not train)(x)")
+    rate = fact(seen, "strongest dropout rate")
+    return Advice(
+        "Move the dropout in front of the last layer: a score that is dropped is a wrong answer.",
+        f"x = nn.Dropout({rate:.2g}, deterministic=not train)(x)\nlogits = nn.Dense({seen.bench.num_classes})(x)",
     )
 
 
@@ -115,10 +176,21 @@ CAUSES = (
         "all images of a batch share one dropout mask",
         "regularisation",
         _shared,
-        lambda _: (thin_dropout(0.0),),
+        _unshare,
         _advise_unshared,
         "With one mask for the batch each step trains one thinned network on all images at once, so the noise does not "
         "average out within the batch: whole batches get one class.",
+        ("Srivastava et al., Dropout, JMLR 2014, section 4",),
+    ),
+    Cause(
+        "dropout-on-logits",
+        "dropout where it does not belong",
+        "regularisation",
+        _misplaced,
+        _put_right,
+        _advise_place,
+        "Dropout thins features, of which others can take the place. The score of a class has no substitute, and"
+        " evaluation is no place for noise.",
         ("Srivastava et al., Dropout, JMLR 2014, section 4",),
     ),
     Cause(

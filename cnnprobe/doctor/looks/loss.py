@@ -16,6 +16,9 @@ from cnnprobe.types import Labels
 BOUNDED = ("relu", "sigmoid", "tanh")  # activations of the output that the trace names more surely than its range
 SLOW_LOSSES = ("class-mean", "summed")  # right but for their scale
 RECOVERED = 0.95  # share of free logits that descent brings to the right class
+QUICK = {"xla_backend_optimization_level": 0}  # the loss runs for milliseconds; compiling costs more
+NUM_CONSTRUCTED = 64  # examples of the constructed batch
+SCALED = ("floor", "floor_far", "uniform", "wrong", "next_class", "previous_class", "gradient_at_zero")
 
 
 def _leads_right(name: str, fingerprint: LossFingerprint) -> bool:
@@ -73,13 +76,48 @@ def look_at_loss(bench: Bench, num_units: int) -> LossLook:
     def fingerprint(link: Callable | None) -> LossFingerprint:
         """The reading behind `link`."""
         return loss_fingerprint(
-            bench.problem.loss, bench.num_classes, encode=label_encoder(bench), num_units=num_units, link=link
+            bench.problem.loss,
+            bench.num_classes,
+            encode=label_encoder(bench),
+            num_units=num_units,
+            link=link,
+            num_images=NUM_CONSTRUCTED,
         )
 
     logits, probabilities = fingerprint(None), fingerprint(link)
-    return LossLook(
-        logits, name_loss(logits, bench.num_classes), probabilities, name_loss(probabilities, bench.num_classes)
-    )
+    return LossLook(logits, _name(logits, bench.num_classes), probabilities, _name(probabilities, bench.num_classes))
+
+
+def _name(fingerprint: LossFingerprint, num_classes: int) -> str:
+    """The name of a loss; of a sum over the batch, what else is wrong with it, if anything is."""
+    name = name_loss(fingerprint, num_classes)
+    if name != "summed":
+        return name
+    mean = {field: getattr(fingerprint, field) / NUM_CONSTRUCTED for field in SCALED}
+    inner = name_loss(fingerprint._replace(**mean, duplication=1.0), num_classes)
+    return name if inner in HEALTHY_LOSSES or inner == "unknown" else inner
+
+
+def label_reach(bench: Bench, num_units: int, outputs: str) -> float:
+    """Share of what the label of one image changes in the gradient that falls on other images, in [0, 1].
+
+    0 for a loss that holds each image against its own label, near 1 for one that holds every image against every
+    label. `outputs` is what the model's outputs look like, as `name_outputs` says it.
+    """
+    link = {"probabilities": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}.get(outputs, lambda scores: scores)
+    encode, num_classes = label_encoder(bench) or (lambda ids: ids), bench.num_classes
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, num_classes, NUM_CONSTRUCTED)
+    changed = np.concatenate([(ids[:1] + 1) % num_classes, ids[1:]])
+    scores = rng.normal(size=(NUM_CONSTRUCTED, max(num_units, 1))).astype(np.float32)
+    slope = jax.grad(lambda z, labels: bench.problem.loss(link(z if num_units else z[:, 0]), labels))
+    try:
+        compiled = jax.jit(slope, compiler_options=QUICK)
+        difference = np.asarray(compiled(scores, encode(changed)) - compiled(scores, encode(ids)))
+    except Exception:  # a loss that looks at values runs only as it is
+        difference = np.asarray(slope(jnp.asarray(scores), encode(changed)) - slope(jnp.asarray(scores), encode(ids)))
+    sizes = np.linalg.norm(difference, axis=1)
+    return float(sizes[1:].sum() / sizes.sum()) if sizes.sum() > 0 else float("nan")
 
 
 def name_outputs(scores: Float[np.ndarray, "batch units"]) -> str:

@@ -12,6 +12,7 @@ from cnnprobe.tracing.surgery import set_dropout_rate
 from cnnprobe.types import AnyArray, Images, Key, Model, Outputs, Params, Problem, State
 
 NUM_MASKS = 8
+NUM_PROBED = 256  # images
 NUM_MOVED = 32  # images whose batch moves the state
 MOVED = 1e-6  # smallest relative difference between two outputs that is not rounding
 
@@ -31,7 +32,7 @@ def without_dropout(problem: Problem) -> Problem:
 
 def look_at_modes(bench: Bench, run: Run, *, has_dropout: bool) -> dict[str, float]:
     """Accuracy of the trained network on its own training images in each mode, and the noise of its masks."""
-    images, ids = bench.train.images[:256], bench.train.ids
+    images, ids = bench.train.images[:NUM_PROBED], bench.train.ids
     key = jax.random.key(bench.problem.seed + 2)
 
     def outputs(problem: Problem, *, train_mode: bool, draw: int = 0) -> np.ndarray:
@@ -41,7 +42,11 @@ def look_at_modes(bench: Bench, run: Run, *, has_dropout: bool) -> dict[str, flo
 
     evaluated = outputs(bench.problem, train_mode=False)
     trained = outputs(bench.problem, train_mode=True)
-    facts = {"mode gap": float(mode_gap(trained, evaluated))}
+    facts = {
+        "mode gap": float(mode_gap(trained, evaluated)),
+        "evaluation noise": float(mode_gap(outputs(bench.problem, train_mode=False, draw=1), evaluated)),
+        "dropped output share": float(np.mean(trained == 0) - np.mean(evaluated == 0)),
+    }
     if facts["mode gap"] < MOVED:
         return facts
     still = outputs(without_dropout(bench.problem), train_mode=True) if has_dropout else trained

@@ -1,0 +1,174 @@
+"""Faults of what the optimizer makes of gradients: updates that never come, forget, or pull back."""
+
+import math
+
+import numpy as np
+import optax
+
+from cnnprobe.doctor.causes.record import Advice, Cause, fact, highest, readings, rising
+from cnnprobe.doctor.looks.run import frozen_leaves
+from cnnprobe.doctor.network_remedies import remove_decay, same_rule, train_held
+from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.remedies import replace_optimizer, restore_gradients
+from cnnprobe.types import Evidence, Remedy
+
+REFERENCE = optax.adam(1e-3)
+WEAKER = 1000  # times: from a decay that outweighs the data to one of the usual size
+SIGN_LIKE = 0.8  # share of equal steps after a dozen of them, from which they are those of a first step
+
+
+def _rule(seen: Observation) -> str:
+    """What a first step of the user's optimizer is like."""
+    return seen.names.get("update rule", "")
+
+
+def _like_own(seen: Observation) -> optax.GradientTransformation:
+    """An optimizer of the user's rule and step size; the reference where they are not known."""
+    has_memory = fact(seen, "optimizer state numbers") > 0
+    return same_rule(_rule(seen), fact(seen, "step size"), has_memory=has_memory) or REFERENCE
+
+
+# --- frozen ----------------------------------------------------------------------------------------------------------
+
+
+def _frozen(seen: Observation) -> Evidence | None:
+    """Parameters that no step has moved, though their layer's activations are alive."""
+    share = fact(seen, "frozen parameter share")
+    few = fact(seen, "number of updates") == 1 or fact(seen, "initial dead unit share") > 0.95
+    if not share > highest("frozen parameter share") + 0.01 or few:
+        return None
+    which = seen.names.get("frozen", "")
+    why = (
+        "their gradient is zero though their layers are active" if _is_cut(seen) else "the optimizer does not move them"
+    )
+    sentence = f"{share:.0%} of the parameters never move ({which}): {why}."
+    return Evidence(sentence, readings(seen, "frozen parameter share", "cut gradient share"), 0.8)
+
+
+def _is_cut(seen: Observation) -> bool:
+    """Whether gradients are missing, and not only updates."""
+    return fact(seen, "cut gradient share") > 0
+
+
+def _thaw(seen: Observation) -> tuple[Remedy, ...]:
+    """Gradients through every `stop_gradient`; or updates of the user's own rule for what is held, then of Adam's."""
+    if _is_cut(seen):
+        return (restore_gradients,)
+    held = () if seen.run is None else tuple(bool(still) for still in frozen_leaves(seen.run))
+    own = (train_held(held, _like_own(seen)),) if held and not all(held) else ()
+    return (*own, replace_optimizer(REFERENCE))
+
+
+def _advise_thaw(seen: Observation) -> Advice:
+    """What holds them."""
+    if _is_cut(seen):
+        return Advice(f"Take out the stop_gradient between {seen.names.get('frozen', 'these layers')} and the loss.")
+    return Advice(
+        "Give the optimizer every parameter: look for optax.masked, set_to_zero or a schedule at zero.",
+        "optimizer = optax.adam(1e-3)  # not chained with optax.masked(optax.set_to_zero(), ...)",
+    )
+
+
+# --- state -----------------------------------------------------------------------------------------------------------
+
+
+def _forgetful(seen: Observation) -> Evidence | None:
+    """An optimizer whose state is the same whatever came before."""
+    size, memory, alike = (
+        fact(seen, name) for name in ("optimizer state numbers", "optimizer memory", "sign update share")
+    )
+    if size > 0 and memory == 0:
+        strength, kept = 1.0, f"The optimizer keeps {size:,.0f} numbers, and none of them tells of earlier steps"
+    elif size == 0 and alike > SIGN_LIKE and _rule(seen) == "sign":
+        # A sign descent is meant to be so, but Adam, made anew in each step, is the more frequent program.
+        strength, kept = 0.8, "The optimizer keeps nothing from step to step"
+    else:
+        return None
+    like_first = f"; after a dozen steps {alike:.0%} of the parameters still move by one and the same distance"
+    sentence = f"{kept}{like_first if alike > SIGN_LIKE else ''}."
+    return Evidence(sentence, readings(seen, "optimizer memory", "sign update share", "step size"), strength)
+
+
+def _carry(seen: Observation) -> tuple[Remedy, ...]:
+    """The rule that its first step shows, with the state that belongs to it."""
+    own = same_rule(_rule(seen), fact(seen, "step size"), has_memory=True)
+    return (replace_optimizer(own),) if own else ()
+
+
+def _advise_carry(seen: Observation) -> Advice:
+    """Hand the state on."""
+    kinds = {"sign": "optax.adam({:.3g})", "slope": "optax.sgd({:.3g}, momentum=...)"}
+    kind = kinds.get(_rule(seen), "").format(fact(seen, "step size"))
+    like = f"; its steps are the first ones of {kind}" if kind else ""
+    return Advice(
+        f"Call `init` once, before the loop, and hand the state that `update` returns to the next step{like}.",
+        "updates, opt_state = optimizer.update(grads, opt_state, params)",
+    )
+
+
+# --- decay -----------------------------------------------------------------------------------------------------------
+
+
+def _decaying(seen: Observation) -> Evidence | None:
+    """Parameters that the optimizer pulls to zero as fast as the data move them."""
+    share, rate = fact(seen, "decay share of a step"), fact(seen, "decay a step")
+    # Twice the data's part is 0.9 of a step, as the two point in directions of their own.
+    strength = rising(share, max(0.3, np.nan_to_num(highest("decay share of a step"))), 0.9) if rate > 0 else 0.0
+    if not strength:
+        return None
+    sentence = (
+        f"Weight decay takes {rate:.2g} of every parameter in each step, so half of what was learnt is gone after"
+        f" {max(math.log(2) / rate, 1):,.0f} steps; it makes up {min(share, 1):.0%} of a step, and the parameters end"
+        f" at {fact(seen, 'parameter growth'):.2g} times their first size."
+    )
+    return Evidence(sentence, readings(seen, "decay share of a step", "decay a step", "parameter growth"), strength)
+
+
+def _advise_decay(seen: Observation) -> Advice:
+    """A thousandth of it."""
+    rate, size = fact(seen, "decay a step"), fact(seen, "step size")
+    text = f"Weaken the weight decay to a thousandth; now it takes {rate:.2g} of a parameter a step"
+    weaker = rate / size / WEAKER
+    snippets = {
+        "sign": f"optimizer = optax.adamw({size:.3g}, weight_decay={weaker:.1g})",
+        "slope": f"optimizer = optax.chain(optax.add_decayed_weights({weaker:.1g}), optax.sgd({size:.3g}))",
+    }
+    if _rule(seen) not in snippets:
+        return Advice(f"{text}.")
+    return Advice(f"{text}, a decay of {rate / size:.3g} at a step size of {size:.3g}.", snippets[_rule(seen)])
+
+
+CAUSES = (
+    Cause(
+        "parameters-not-updated",
+        "some parameters never move",
+        "optimisation",
+        _frozen,
+        _thaw,
+        _advise_thaw,
+        "Layers that stay as they were drawn give random features; only what comes after them can learn.",
+        ("Yosinski, Clune, Bengio & Lipson, How transferable are features in deep neural networks?, NIPS 2014",),
+    ),
+    Cause(
+        "optimizer-state-not-carried",
+        "the optimizer forgets each step",
+        "optimisation",
+        _forgetful,
+        _carry,
+        _advise_carry,
+        "Momentum and step sizes of each parameter are averages over many steps. An optimizer that is initialised in"
+        " every step takes its first step over and over: of Adam only the sign of the gradient is left.",
+        ("Kingma & Ba, Adam: a method for stochastic optimization, ICLR 2015, section 3",),
+    ),
+    Cause(
+        "weight-decay-too-strong",
+        "weight decay outweighs the data",
+        "optimisation",
+        _decaying,
+        lambda _: (remove_decay,),
+        _advise_decay,
+        "Decay shrinks every parameter in each step. Where it takes as much as the data give, the weights settle near"
+        " zero and the outputs near a constant.",
+        ("Loshchilov & Hutter, Decoupled weight decay regularization, ICLR 2019",),
+    ),
+)

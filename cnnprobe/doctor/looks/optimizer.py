@@ -1,0 +1,152 @@
+"""What the user's optimizer does with made-up gradients: its rule, its memory, its weight decay. Nothing is trained."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from cnnprobe.doctor.bench import Bench
+from cnnprobe.doctor.run import ROWS, Run
+from cnnprobe.types import Params
+
+NUM_STEPS = 12  # Adam's first steps are like the sign of the gradient for everyone
+ALIKE = 0.01  # relative distance from the median below which two steps are of one size
+MOST = 0.9  # share of the parameters that makes a rule
+PARALLEL = 0.999  # cosine
+TOWARD = 0.5  # cosine of a decay with the way to zero; Adam makes signs of it when it is added to the gradient
+TINY = 1e-30
+QUICK = {"xla_backend_optimization_level": 0}  # the update runs for milliseconds; compiling costs more
+
+Step = Callable[[Params, Any, Params], tuple[Params, Any]]
+
+
+class _Asked(NamedTuple):
+    """What the optimizer answered."""
+
+    grads: Params
+    first: Params  # update of a fresh state, without parameters to decay
+    late: Params  # update to the same gradients after a dozen steps
+    late_still: Params  # the same without parameters to decay
+    fresh_state: Any  # after that gradient as the first one
+    late_state: Any  # after that gradient as the thirteenth
+
+
+def _ask(step: Step, opt_state: Any, params: Params, grads: tuple[Params, Params]) -> _Asked:
+    """A dozen steps whose gradients turn from one draw to another, then one more beside a fresh state."""
+    still = jax.tree.map(np.zeros_like, params)
+    state = opt_state
+    for turn in np.linspace(0.5, 2.5, NUM_STEPS):
+        mixed = jax.tree.map(lambda a, b, t=float(turn): math.cos(t) * a + math.sin(t) * b, *grads)
+        _, state = step(mixed, state, params)
+    late, late_state = step(grads[0], state, params)
+    first, fresh_state = step(grads[0], opt_state, still)
+    return _Asked(grads[0], first, late, step(grads[0], state, still)[0], fresh_state, late_state)
+
+
+def _pulls(step: Step, opt_state: Any, params: Params) -> bool:
+    """Whether steps without gradients still take parameters toward zero.
+
+    Averages of the parameters, which some optimizers keep, differ from other parameters too, but pull on none of their
+    own.
+    """
+    nothing, update, moved = jax.tree.map(np.zeros_like, params), params, params
+    for _ in range(NUM_STEPS):
+        update, opt_state = step(nothing, opt_state, moved)
+        moved = jax.tree.map(np.add, moved, jax.device_get(update))
+    return _cosine(-_flat(update), _flat(moved)) > TOWARD
+
+
+def _flat(tree: Params) -> np.ndarray:
+    """All entries of a tree in one vector."""
+    return np.concatenate([np.ravel(leaf).astype(np.float64) for leaf in jax.tree.leaves(jax.device_get(tree))])
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Cosine of the angle between two vectors; NaN where one of them is 0."""
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / norms if norms > 0 else float("nan")
+
+
+def _sign_share(update: np.ndarray) -> float:
+    """Share of the entries that move by one and the same distance; NaN where nothing moves."""
+    sizes = np.abs(update[update != 0])
+    return float(np.mean(np.abs(sizes / np.median(sizes) - 1) < ALIKE)) if sizes.size else float("nan")
+
+
+def _rule(asked: _Asked) -> tuple[str, float]:
+    """What a first step is like, and the step size that it shows; of the parameters that move."""
+    update, grad = _flat(asked.first), _flat(asked.grads)
+    moving = update != 0
+    if not moving.any():
+        return "", float("nan")
+    if _sign_share(update) > MOST:
+        return "sign", float(np.median(np.abs(update[moving])))
+    if _cosine(update[moving], -grad[moving]) > PARALLEL:
+        return "slope", float(np.linalg.norm(update[moving]) / np.linalg.norm(grad[moving]))
+    return "", float("nan")
+
+
+def _memory(asked: _Asked, num_entries: int) -> float:
+    """Share of the state's arrays that tell what came before; NaN for an optimizer that keeps no arrays."""
+    if not num_entries:
+        return float("nan")
+    pairs = zip(jax.tree.leaves(asked.fresh_state), jax.tree.leaves(asked.late_state), strict=True)
+    return float(np.mean([not np.array_equal(np.asarray(a), np.asarray(b)) for a, b in pairs]))
+
+
+def _draws(run: Run) -> tuple[Params, Params]:
+    """Two random gradients, each leaf as large as in the first steps of the run."""
+    sums = np.asarray(run.leaves[:NUM_STEPS, ROWS.index("gradient")], np.float64).mean(axis=0)
+    scales = np.sqrt(sums / np.asarray(run.leaf_sizes))
+    scales = np.where(np.isfinite(scales) & (scales > 0), scales, 1.0)
+    leaves, structure = jax.tree.flatten(run.first[0])
+
+    def draw(rng: np.random.Generator) -> Params:
+        """One normal array a leaf."""
+        pairs = zip(leaves, scales, strict=True)
+        drawn = [(s * rng.standard_normal(np.shape(x), np.float32)).astype(x.dtype) for x, s in pairs]
+        return jax.tree.unflatten(structure, drawn)
+
+    rng = np.random.default_rng(0)
+    return draw(rng), draw(rng)
+
+
+def _step_share(run: Run, rate: float) -> float:
+    """Size of the decay beside that of a whole step, about the step at which the rate was measured."""
+    rows = np.asarray(run.leaves[NUM_STEPS // 2 : 2 * NUM_STEPS], np.float64).sum(axis=2)
+    if not len(rows):
+        return float("nan")
+    update, param = rows[:, ROWS.index("update")], rows[:, ROWS.index("param")]
+    return float(np.median(rate * np.sqrt(param / np.maximum(update, TINY))))
+
+
+def look_at_optimizer(bench: Bench, run: Run) -> tuple[dict[str, float], dict[str, str]]:
+    """The rule of a first step with its size, what the state remembers, and how fast parameters decay."""
+    optimizer = optax.with_extra_args_support(bench.problem.optimizer)
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def step(grads: Params, state: Any, params: Params) -> tuple[Params, Any]:
+        """One update."""
+        return optimizer.update(grads, state, params, value=1.0, grad=grads, value_fn=lambda _: jnp.float32(1.0))
+
+    params = jax.tree.map(np.asarray, run.first[0])
+    opt_state = jax.jit(optimizer.init, compiler_options=QUICK)(params)
+    asked = _ask(step, opt_state, params, _draws(run))
+    num_entries = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(opt_state) if np.ndim(leaf))
+    decay, weights = _flat(asked.late) - _flat(asked.late_still), _flat(params)
+    rule, size = _rule(asked)
+    is_decay = _cosine(-decay, weights) > TOWARD and _pulls(step, opt_state, params)
+    rate = float(-decay @ weights / max(weights @ weights, TINY)) if is_decay else 0.0
+    return {
+        "optimizer state numbers": float(num_entries),
+        "optimizer memory": _memory(asked, num_entries),
+        "sign update share": _sign_share(_flat(asked.late_still)),
+        "step size": size,
+        "decay a step": rate,
+        "decay share of a step": _step_share(run, rate),
+    }, {"update rule": rule}

@@ -1,0 +1,148 @@
+"""Faults of the network, its loss and its optimizer, beside those of `faults`; each is a function of the problem."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from cnnprobe.models.networks import small_cnn
+from cnnprobe.models.plain import dropout
+from cnnprobe.types import Images, Key, Labels, Model, Params, Problem, Remedy, State
+
+
+def _num(problem: Problem) -> int:
+    """Number of classes."""
+    assert problem.num_classes is not None
+    return problem.num_classes
+
+
+# --- loss ---
+
+
+def softmax_over_batch(problem: Problem) -> Problem:
+    """A cross-entropy whose softmax runs over the images of a batch of eight."""
+
+    def loss(logits: Float[Array, "batch classes"], labels: Labels) -> Float[Array, ""]:
+        """The faulty loss."""
+        log_p = jax.nn.log_softmax(logits, axis=0)
+        return -jnp.mean(jnp.take_along_axis(log_p, labels[:, None], axis=1))
+
+    return problem._replace(loss=loss, batch_size=8)
+
+
+def labels_broadcast(problem: Problem) -> Problem:
+    """A mean over the table of all pairs of images and labels."""
+
+    def loss(logits: Float[Array, "batch classes"], labels: Labels) -> Float[Array, ""]:
+        """The faulty loss."""
+        return -jnp.mean(jnp.take(jax.nn.log_softmax(logits), labels, axis=1))
+
+    return problem._replace(loss=loss)
+
+
+def squared_error(problem: Problem) -> Problem:
+    """The mean squared error of probabilities, with plain SGD."""
+    num_classes = _num(problem)
+
+    def loss(logits: Float[Array, "batch classes"], labels: Labels) -> Float[Array, ""]:
+        """The slow loss."""
+        return jnp.mean(jnp.square(jax.nn.softmax(logits) - jax.nn.one_hot(labels, num_classes)))
+
+    return problem._replace(loss=loss, optimizer=optax.sgd(0.1))
+
+
+# --- optimizer ---
+
+
+def optimizer_state_lost(problem: Problem) -> Problem:
+    """Adam that is initialised anew in every step."""
+    adam = optax.adam(1e-3)
+
+    def update(grads: Params, state: Any, params: Params | None = None) -> tuple[Params, Any]:
+        """The first step, over and over."""
+        return adam.update(grads, adam.init(grads), params)[0], state
+
+    return problem._replace(optimizer=optax.GradientTransformation(adam.init, update))
+
+
+# --- model ---
+
+
+def biases_below_zero(problem: Problem) -> Problem:
+    """Biases that start so low that no ReLU is ever on."""
+    init, apply = problem.model
+
+    def lowered(key: Key, images: Images) -> tuple[Params, State]:
+        """The parameters with every vector of zeros at -20."""
+        params, state = init(key, images)
+        biases = jax.tree.map(lambda leaf: leaf.ndim == 1 and not np.any(leaf), params)
+        return jax.tree.map(lambda leaf, low: leaf - 20.0 * low, params, biases), state
+
+    return problem._replace(model=Model(lowered, apply))
+
+
+def images_mixed(problem: Problem) -> Problem:
+    """A reshape that cuts the images of a batch to strips and puts strips of many images together."""
+    init, apply = problem.model
+
+    def mixed(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
+        """The model, after the reshape."""
+        return apply(params, state, jnp.swapaxes(images, 0, 1).reshape(images.shape), key=key, train=train)
+
+    return problem._replace(model=Model(init, mixed))
+
+
+# --- dropout ---
+
+
+def dropout_on_logits(problem: Problem) -> Problem:
+    """Four scores in five dropped in training."""
+    init, apply = problem.model
+
+    def dropped(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
+        """The model, and dropout of its scores."""
+        outputs, state = apply(params, state, images, key=key, train=train)
+        return dropout(jax.random.fold_in(key, 1), outputs, rate=0.8, train=train), state
+
+    return problem._replace(model=Model(init, dropped))
+
+
+def dropout_in_evaluation(problem: Problem) -> Problem:
+    """A network with dropout that is always in training mode."""
+    init, apply = small_cnn(_num(problem), dropout_rate=0.8)
+
+    def always(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
+        """The model in training mode."""
+        del train
+        return apply(params, state, images, key=key, train=True)
+
+    return problem._replace(model=Model(init, always))
+
+
+def dropout_mask_shared(problem: Problem) -> Problem:
+    """One mask over the pixels for all images of a batch, which leaves half of them."""
+    init, apply = problem.model
+
+    def shared(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
+        """The model, after the mask."""
+        images = jnp.asarray(images)
+        mask = dropout(key, jnp.ones(images.shape[1:]), rate=0.5, train=train)
+        return apply(params, state, images * mask, key=key, train=train)
+
+    return problem._replace(model=Model(init, shared))
+
+
+NETWORK_FAULTS: tuple[Remedy, ...] = (
+    softmax_over_batch,
+    labels_broadcast,
+    squared_error,
+    optimizer_state_lost,
+    biases_below_zero,
+    images_mixed,
+    dropout_on_logits,
+    dropout_in_evaluation,
+    dropout_mask_shared,
+)

@@ -1,0 +1,315 @@
+"""Causes of the network, its loss and its optimizer: what they need to speak, and what must keep them silent."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import optax.contrib
+import pytest
+
+import cnnprobe as cp
+from cnnprobe.doctor import network_remedies
+from cnnprobe.doctor.causes import CAUSES
+from cnnprobe.doctor.looks.loss import label_reach, look_at_loss
+from cnnprobe.doctor.looks.modes import look_at_modes
+from cnnprobe.doctor.looks.optimizer import look_at_optimizer
+from cnnprobe.doctor.looks.structure import look_at_structure
+from cnnprobe.doctor.run import train_run
+from cnnprobe.models.networks import residual_cnn, small_cnn
+from cnnprobe.types import LayerRow, Model
+from experiments.faults import plant
+from experiments.problems import build_problem, cross_entropy
+
+BY_ID = {cause.id: cause for cause in CAUSES}
+KEY = jax.random.key(0)
+DEAD = LayerRow("dense1", "dense", "relu", 0.0, 1.0, 1.0, 0.0, 0.0, -3.0)
+
+
+def evidence(cause_id, seen, **changes):
+    """The evidence when some facts are changed; names are written with underscores."""
+    facts = {name.replace("_", " "): value for name, value in changes.items()}
+    return BY_ID[cause_id].evidence(seen._replace(facts={**seen.facts, **facts}))
+
+
+def with_loss(seen, name, **names):
+    return seen._replace(loss=seen.loss._replace(name_of_logits=name), names={**seen.names, **names})
+
+
+# --- loss ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bench_with(tiny_bench):
+    """The bench of the small problem with some fields changed."""
+    return lambda **changes: tiny_bench._replace(problem=tiny_bench.problem._replace(**changes))
+
+
+def over_batch(logits, labels):
+    return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits, axis=0), labels[:, None], axis=1))
+
+
+def all_pairs(logits, labels):
+    return -jnp.mean(jnp.take(jax.nn.log_softmax(logits), labels, axis=1))
+
+
+def single_pairs(logits, labels):
+    return jnp.mean(jnp.square(logits - labels))  # [batch, 1] against [batch]
+
+
+@pytest.mark.parametrize(
+    ("loss", "units", "lowest", "highest"),
+    [(cross_entropy, 10, 0, 1e-6), (over_batch, 10, 0.3, 0.7), (all_pairs, 10, 0.95, 1), (single_pairs, 1, 0.95, 1)],
+)
+def test_label_reaches_others_where_all_pairs_are_compared(loss, units, lowest, highest, bench_with):
+    assert lowest <= label_reach(bench_with(loss=loss), units, "logits") <= highest
+
+
+def test_loss_that_looks_at_values_has_its_reach_too(bench_with):
+    def loss(logits, labels):
+        assert float(np.max(labels)) < 10
+        return cross_entropy(logits, labels)
+
+    assert label_reach(bench_with(loss=loss), 10, "logits") == pytest.approx(0, abs=1e-6)
+
+
+def twice_and_summed(logits, labels):
+    return cross_entropy(jax.nn.softmax(logits), labels) * len(labels)
+
+
+@pytest.mark.parametrize(
+    ("loss", "name"),
+    [
+        (over_batch, "wrong-axis"),
+        (lambda z, y: cross_entropy(z, y) * len(y), "summed"),
+        (twice_and_summed, "softmax-twice"),
+    ],
+)
+def test_a_sum_does_not_hide_what_else_is_wrong(loss, name, bench_with):
+    assert look_at_loss(bench_with(loss=loss), 10).name_of_logits == name
+
+
+def test_softmax_twice_and_summed_loss_are_both_seen(healthy):
+    seen = with_loss(healthy, "softmax-twice", **{"loss of logits": "softmax-twice"})
+    assert evidence("softmax-applied-twice", seen).strength == 1.0
+    assert evidence("loss-summed-not-averaged", seen, loss_duplication=2.0).strength == 0.9
+
+
+def test_axis_of_the_loss_needs_examples_that_feel_each_other(healthy):
+    seen = with_loss(healthy, "wrong-axis")
+    found = evidence("softmax-over-wrong-axis", seen, loss_cross_example=0.06, loss_uniform=np.log(64))
+    assert found.strength == 1.0
+    assert evidence("softmax-over-wrong-axis", seen, loss_cross_example=0.0) is None
+
+
+def test_axis_of_the_models_softmax_is_read_from_the_trace(healthy):
+    seen = healthy._replace(names={**healthy.names, "output activation": "softmax[axes=(0,)]"})
+    assert evidence("softmax-over-wrong-axis", seen, cross_example_share=0.9).strength == 1.0
+    assert evidence("cross-example-leak", seen, cross_example_share=0.9) is None
+
+
+def test_broadcast_is_told_from_a_softmax_over_the_batch(healthy):
+    assert evidence("loss-broadcast-bug", healthy, label_reach=0.98).strength == 1.0
+    assert evidence("loss-broadcast-bug", healthy, label_reach=0.5) is None
+    assert evidence("loss-broadcast-bug", healthy, label_reach=0.98, loss_cross_example=0.1) is None
+
+
+@pytest.mark.parametrize("name", ["cross-entropy", "smoothed cross-entropy", "focal", "one-vs-rest", "hinge"])
+def test_healthy_losses_are_of_no_wrong_family(name, healthy):
+    assert evidence("wrong-loss-family", with_loss(healthy, name)) is None
+
+
+@pytest.mark.parametrize("name", ["squared-error", "negative-probability", "temperature", "no-gradient"])
+def test_flat_losses_are_of_a_wrong_family(name, healthy):
+    assert evidence("wrong-loss-family", with_loss(healthy, name)).strength >= 0.8
+
+
+# --- optimizer -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def short_run(tiny_bench):
+    return train_run(tiny_bench.problem, tiny_bench, num_steps=10, seconds=60.0, deadline=float("inf"))
+
+
+def asked(bench, run, optimizer):
+    facts, names = look_at_optimizer(bench._replace(problem=bench.problem._replace(optimizer=optimizer)), run)
+    return facts, names["update rule"]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "rule", "size"),
+    [(optax.adam(2e-3), "sign", 2e-3), (optax.adamw(2e-3), "sign", 2e-3), (optax.sgd(0.1, momentum=0.9), "slope", 0.1)],
+)
+def test_first_step_shows_rule_and_size(optimizer, rule, size, tiny_bench, short_run):
+    facts, found = asked(tiny_bench, short_run, optimizer)
+    assert (found, facts["step size"]) == (rule, pytest.approx(size, rel=1e-3))
+
+
+@pytest.mark.parametrize("optimizer", [optax.lion(1e-4), optax.rmsprop(1e-3)])
+def test_sound_optimizers_remember(optimizer, tiny_bench, short_run, healthy):
+    facts, rule = asked(tiny_bench, short_run, optimizer)
+    seen = healthy._replace(facts={**healthy.facts, **facts}, names={**healthy.names, "update rule": rule})
+    assert facts["optimizer memory"] > 0
+    assert evidence("optimizer-state-not-carried", seen) is None
+
+
+def test_lost_state_is_seen_and_carried_with_the_users_step_size(tiny_bench, short_run, healthy):
+    lost = plant(tiny_bench.problem, "optimizer_state_lost").optimizer
+    facts, rule = asked(tiny_bench, short_run, lost)
+    seen = healthy._replace(facts={**healthy.facts, **facts}, names={**healthy.names, "update rule": rule})
+    (remedy,) = BY_ID["optimizer-state-not-carried"].remedies(seen)
+    assert evidence("optimizer-state-not-carried", seen).strength == 1.0
+    facts, _ = asked(tiny_bench, short_run, remedy(tiny_bench.problem).optimizer)
+    assert (facts["optimizer memory"], facts["step size"]) == (1.0, pytest.approx(1e-3, rel=1e-3))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "rate"),
+    [
+        (optax.adamw(1e-3, weight_decay=100.0), 0.1),
+        (optax.chain(optax.add_decayed_weights(0.5), optax.sgd(0.1)), 0.05),
+        (optax.adam(1e-3), 0.0),
+    ],
+)
+def test_decay_is_measured_and_removed(optimizer, rate, tiny_bench, short_run):
+    problem = tiny_bench.problem._replace(optimizer=optimizer)
+    assert asked(tiny_bench, short_run, optimizer)[0]["decay a step"] == pytest.approx(rate, rel=0.01, abs=1e-9)
+    mended = network_remedies.remove_decay(problem).optimizer
+    assert asked(tiny_bench, short_run, mended)[0]["decay a step"] == 0
+
+
+@pytest.mark.parametrize("optimizer", [optax.contrib.schedule_free_adamw(1e-3), optax.lamb(1e-3)])
+def test_what_only_looks_like_decay_is_none(optimizer, tiny_bench, short_run):
+    assert asked(tiny_bench, short_run, optimizer)[0]["decay a step"] == 0
+
+
+def test_decay_counts_beside_the_whole_step(healthy):
+    found = evidence("weight-decay-too-strong", healthy, decay_a_step=0.1, decay_share_of_a_step=0.95)
+    assert found.strength == 1.0
+    assert "7 steps" in found.sentence
+    assert evidence("weight-decay-too-strong", healthy, decay_a_step=1e-5, decay_share_of_a_step=0.004) is None
+
+
+# --- network ---------------------------------------------------------------------------------------------------------
+
+
+def structure_of(bench, model):
+    weights = model.init(KEY, bench.train.images)
+    return look_at_structure(bench._replace(problem=bench.problem._replace(model=model)), weights)[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "bends", "pools"),
+    [
+        (small_cnn(10), True, 2),
+        (small_cnn(10, activation=lambda x: x), False, 2),
+        (small_cnn(10, activation=lambda x: x * jax.nn.sigmoid(2 * x)), True, 2),
+        (small_cnn(10, activation=lambda x: jnp.where(x > 0, x, 0.2 * x)), True, 2),
+        (small_cnn(10, batch_norm=True, activation=lambda x: x), False, 2),
+        (residual_cnn(10), True, 0),
+    ],
+    ids=["relu", "linear", "gated", "leaky", "normalised linear", "residual"],
+)
+def test_what_bends_between_layers(model, bends, pools, tiny_bench):
+    facts = structure_of(tiny_bench, model)
+    assert (facts["hidden nonlinearities"] > 0, facts["max pools"]) == (bends, pools)
+
+
+def test_linear_network_is_named(healthy):
+    assert evidence("no-nonlinearity", healthy, hidden_nonlinearities=0.0, max_pools=0.0).strength == 1.0
+    assert evidence("no-nonlinearity", healthy, hidden_nonlinearities=1.0, max_pools=0.0) is None
+
+
+def test_leak_is_a_share_that_no_batch_norm_reaches(healthy):
+    assert evidence("cross-example-leak", healthy, cross_example_share=0.87).strength == 1.0
+    assert evidence("cross-example-leak", healthy, cross_example_share=0.05) is None
+
+
+DEAD_FACTS = {
+    "initial_dead_unit_share": 1.0,
+    "dead_unit_share": 1.0,
+    "initial_input_sensitivity": 1e-9,
+    "end_input_sensitivity": 1e-9,
+}
+
+
+def test_dead_units_are_named_where_nothing_explains_them(healthy):
+    seen = healthy._replace(layers=(DEAD,))
+    assert evidence("dead-units", seen, **DEAD_FACTS).strength >= 0.9
+    assert "dense1" in evidence("dead-units", seen, **DEAD_FACTS).sentence
+
+
+@pytest.mark.parametrize(
+    "upstream",
+    [{"largest_loss_ratio": 30.0}, {"input_standard_deviation": 72.0}, {"input_blank_share": 1.0}],
+)
+def test_dead_units_with_a_cause_before_them_are_its_result(upstream, healthy):
+    assert evidence("dead-units", healthy._replace(layers=(DEAD,)), **DEAD_FACTS, **upstream) is None
+
+
+def test_units_that_are_dead_in_part_are_no_cause(healthy):
+    half = {**DEAD_FACTS, "dead_unit_share": 0.8, "end_input_sensitivity": 0.9}
+    assert evidence("dead-units", healthy, **half) is None
+
+
+# --- dropout ---------------------------------------------------------------------------------------------------------
+
+
+def modes_of(problem, bench, run):
+    bench = bench._replace(problem=problem)
+    return structure_of(bench, problem.model) | look_at_modes(bench, run, has_dropout=True)
+
+
+@pytest.fixture(scope="module")
+def dropping(tiny_bench):
+    return tiny_bench.problem._replace(model=small_cnn(10, dropout_rate=0.5))
+
+
+@pytest.mark.parametrize(
+    ("fault", "fact", "least"),
+    [("dropout_on_logits", "dropped output share", 0.7), ("dropout_in_evaluation", "evaluation noise", 0.1)],
+)
+def test_misplaced_dropout_shows_and_its_remedy_takes_it_away(fault, fact, least, tiny_bench, short_run, healthy):
+    faulty = plant(tiny_bench.problem, fault)
+    seen = healthy._replace(facts={**healthy.facts, **modes_of(faulty, tiny_bench, short_run)})
+    (remedy,) = BY_ID["dropout-on-logits"].remedies(seen)
+    assert evidence("dropout-on-logits", seen).strength > 0.9
+    assert seen.facts[fact] > least
+    assert modes_of(remedy(faulty), tiny_bench, short_run)[fact] == 0
+
+
+def test_dropout_of_features_is_where_it_belongs(dropping, tiny_bench, short_run, healthy):
+    seen = healthy._replace(facts={**healthy.facts, **modes_of(dropping, tiny_bench, short_run)})
+    assert seen.facts["strongest dropout rate"] == 0.5
+    assert evidence("dropout-on-logits", seen) is None
+
+
+def test_each_image_alone_draws_masks_of_its_own_at_the_users_rate(tiny_bench, short_run):
+    shared = plant(tiny_bench.problem, "dropout_mask_shared")
+    before = modes_of(shared, tiny_bench, short_run)
+    after = modes_of(network_remedies.each_image_alone(shared), tiny_bench, short_run)
+    assert before["mask sharing"] > 0.3 > 0.15 > after["mask sharing"]
+    assert after["strongest dropout rate"] == before["strongest dropout rate"]
+
+
+def test_constant_key_is_a_mask_shared_by_all_steps(dropping, tiny_bench, short_run, healthy):
+    apply = dropping.model.apply
+    constant = dropping._replace(
+        model=Model(dropping.model.init, lambda p, s, x, *, key, train: apply(p, s, x, key=KEY, train=train))
+    )
+    seen = healthy._replace(facts={**healthy.facts, **modes_of(constant, tiny_bench, short_run)})
+    assert "constant" in evidence("dropout-mask-shared", seen).sentence
+
+
+# --- whole diagnoses -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "cause"), [("strong_weight_decay", "weight-decay-too-strong"), ("biases_below_zero", "dead-units")]
+)
+def test_diagnosis_names_it_first(fault, cause):
+    problem, _ = build_problem(dataset="fashion_mnist", num_images=1000, num_epochs=10, seed=3, fault=fault)
+    diagnosis = cp.diagnose(problem, budget_seconds=150.0)
+    assert diagnosis.verdict == "faulty"
+    assert diagnosis.findings[0].cause == cause

@@ -1,0 +1,87 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cnnprobe.doctor import network_remedies as remedies
+from cnnprobe.models.networks import small_cnn
+from cnnprobe.types import Model
+from experiments.faults import plant
+from experiments.problems import cross_entropy
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture
+def problem(tiny_bench):
+    return tiny_bench.problem
+
+
+def apply_once(model, weights, images, *, train=False):
+    return np.asarray(model.apply(*weights, images, key=KEY, train=train)[0])
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_reference_loss_of_two_classes_is_the_same_for_one_score_and_two(width, problem):
+    scores, labels = jax.random.normal(KEY, (6, 1)), jnp.array([0, 1, 1, 0, 1, 0])
+    outputs = scores if width == 1 else jnp.concatenate([jnp.zeros_like(scores), scores], axis=1)
+    mended = remedies.reference_loss("logits", width)(problem)
+    expected = optax.sigmoid_binary_cross_entropy(scores[:, 0], labels).mean()
+    assert float(mended.loss(outputs, labels)) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_reference_loss_of_probabilities_takes_their_logarithm(problem):
+    logits, labels = jax.random.normal(KEY, (6, 3)), jnp.array([0, 1, 2, 0, 1, 2])
+    mended = remedies.reference_loss("probabilities", 3)(problem)
+    assert float(mended.loss(jax.nn.softmax(logits), labels)) == pytest.approx(float(cross_entropy(logits, labels)))
+
+
+def test_models_softmax_over_the_batch_becomes_one_over_classes(problem):
+    model, images = small_cnn(10), problem.train.images
+    weights = model.init(KEY, images)
+
+    def apply(params, state, images, *, key, train):
+        return jax.nn.softmax(model.apply(params, state, images, key=key, train=train)[0], axis=0), state
+
+    faulty = problem._replace(model=Model(model.init, apply), loss=lambda p, y: jnp.sum(p, axis=1))
+    mended = remedies.softmax_over_classes(is_probability_loss=True)(faulty)
+    np.testing.assert_allclose(
+        apply_once(mended.model, weights, images), apply_once(model, weights, images), rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(mended.loss(apply_once(mended.model, weights, images), None), 1.0, rtol=1e-5)
+
+
+def test_held_parameters_get_updates_and_the_others_keep_theirs(problem):
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    masked = optax.chain(optax.sgd(1.0), optax.masked(optax.set_to_zero(), {"a": True, "b": False}))
+    remedy = remedies.train_held((True, False), optax.sgd(0.1))
+    optimizer = remedy(problem._replace(optimizer=masked)).optimizer
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    assert [float(updates[name][0]) for name in "ab"] == [pytest.approx(-0.1), -1.0]
+
+
+def test_inserted_relu_is_that_of_the_network_with_relu(problem):
+    linear, images = small_cnn(10, activation=lambda x: x), problem.train.images
+    weights = linear.init(KEY, images)
+    mended = remedies.insert_relu(problem._replace(model=linear)).model
+    np.testing.assert_allclose(
+        apply_once(mended, weights, images), apply_once(small_cnn(10), weights, images), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_each_image_alone_takes_a_leak_away_and_changes_nothing_else(problem):
+    leaking, images = plant(problem, "images_mixed"), problem.train.images
+    weights = leaking.model.init(KEY, images)
+    alone = remedies.each_image_alone(leaking).model
+    expected = apply_once(problem.model, weights, images)
+    assert np.abs(apply_once(leaking.model, weights, images) - expected).max() > 0.1
+    np.testing.assert_allclose(apply_once(alone, weights, images), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_lifted_biases_are_zero_and_scales_stay(problem):
+    model = plant(problem._replace(model=small_cnn(10, batch_norm=True)), "biases_below_zero").model
+    lifted = remedies.lift_biases(problem._replace(model=model)).model
+    params, _ = lifted.init(KEY, problem.train.images)
+    assert float(model.init(KEY, problem.train.images)[0]["dense1"]["bias"][0]) == -20
+    assert (float(params["dense1"]["bias"][0]), float(params["norm1"]["scale"][0])) == (0.0, 1.0)
