@@ -1,14 +1,34 @@
 """Every cause, one file a family, in the order in which a fault explains the symptoms of later ones."""
 
-from cnnprobe.doctor.causes import architecture, generalisation, inputs, labels, loss, optimisation, regularisation
+from cnnprobe.doctor.causes import (
+    architecture,
+    augmentation,
+    generalisation,
+    inputs,
+    labels,
+    loss,
+    maps,
+    metric,
+    noise,
+    optimisation,
+    pairing,
+    regularisation,
+    splits,
+)
 from cnnprobe.doctor.causes.record import Cause
 
 CAUSES: tuple[Cause, ...] = (
     *inputs.CAUSES,
+    *augmentation.CAUSES,
     *labels.CAUSES,
+    *pairing.CAUSES,
+    *splits.CAUSES,
+    *noise.CAUSES,
     *loss.CAUSES,
     *architecture.CAUSES,
+    *maps.CAUSES,
     *regularisation.CAUSES,
     *optimisation.CAUSES,
+    *metric.CAUSES,
     *generalisation.CAUSES,
 )
