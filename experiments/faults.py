@@ -4,7 +4,7 @@ The problem is expected as `problems.build_problem` makes it: images between 0 a
 logits out of the model, the mean cross-entropy as the loss.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -14,10 +14,10 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from cnnprobe.checks import check_one_of
-from cnnprobe.data.sampling import num_examples, take
+from cnnprobe.data.sampling import num_examples, take, to_dataset
 from cnnprobe.models.networks import small_cnn
 from cnnprobe.models.plain import conv, init_conv, init_dense, max_pool
-from cnnprobe.types import Dataset, Images, Key, Labels, Model, Params, Problem, Remedy, State
+from cnnprobe.types import Dataset, Images, Key, Labels, Model, Params, Problem, Remedy, Source, State
 from experiments.network_faults import NETWORK_FAULTS
 
 # --- what the model is fed ---------------------------------------------------------------------------------------
@@ -207,6 +207,83 @@ def missing_flatten(problem: Problem) -> Problem:
     return problem._replace(model=Model(init, apply), loss=loss_of_places)
 
 
+# --- pairs, splits, augmentation, metric ---------------------------------------------------------------------------
+
+
+def reshuffled_labels(problem: Problem) -> Problem:
+    """A loader that shuffles images and labels apart, anew in every epoch."""
+    return _loader(problem, lambda images, labels, rng: (images, rng.permutation(labels)))
+
+
+def mispairing_loader(problem: Problem) -> Problem:
+    """A loader that gives every image the label of the one stored after it."""
+    return _loader(problem, lambda images, labels, _: (images, np.roll(labels, 1)))
+
+
+def noisy_labels(problem: Problem) -> Problem:
+    """Three in five training labels drawn at random."""
+    rng, num_classes = np.random.default_rng(0), _num_classes(problem)
+    return _relabel(
+        problem,
+        lambda labels: np.where(rng.random(len(labels)) < 0.6, rng.integers(0, num_classes, len(labels)), labels),
+    )
+
+
+def split_by_class(problem: Problem) -> Problem:
+    """The last classes held out, a quarter of them and one at least, as a split of a sorted set does it."""
+    splits = zip(to_dataset(problem.train), to_dataset(_valid(problem)), strict=True)
+    images, labels = (np.concatenate(parts) for parts in splits)
+    num_classes = _num_classes(problem)
+    is_last = labels >= num_classes - max(1, num_classes // 4)
+    return problem._replace(
+        train=Dataset(images[~is_last], labels[~is_last]), valid=Dataset(images[is_last], labels[is_last])
+    )
+
+
+def leaked_validation(problem: Problem) -> Problem:
+    """Nine in ten validation images are training images, of which there are few and which are learnt by heart."""
+    small = _keep(problem, np.arange(num_examples(problem.train) // 5))._replace(num_epochs=40)
+    valid = to_dataset(_valid(problem))
+    num = min(len(valid.labels) * 9 // 10, num_examples(small.train))
+    known = take(small.train, np.arange(num))
+    images, labels = (np.concatenate(pair) for pair in zip(known, take(valid, np.arange(num // 9)), strict=True))
+    return small._replace(valid=Dataset(images, labels))
+
+
+def destroying_augmentation(problem: Problem) -> Problem:
+    """Noise in the units of bytes on images between 0 and 1."""
+    return problem._replace(augment=lambda key, images: images + 25 * jax.random.normal(key, images.shape))
+
+
+def wrong_metric(problem: Problem) -> Problem:
+    """Predictions that count the classes from 1."""
+    return problem._replace(predict=lambda outputs: jnp.argmax(outputs, axis=-1) + 1)
+
+
+def spatial_collapse(problem: Problem) -> Problem:
+    """Pools that leave one place for the last three of four convolutions."""
+    num_classes = _num_classes(problem)
+    window = min(np.shape(take(problem.train, [0]).images)[1:3])
+
+    def init(key: Key, images: Images) -> tuple[Params, State]:
+        """Four convolutions and a head."""
+        *keys, last = jax.random.split(key, 5)
+        sizes = zip(keys, (images.shape[-1], 16, 32, 32), (16, 32, 32, 32), strict=True)
+        params = {f"conv{i}": init_conv(k, before, after) for i, (k, before, after) in enumerate(sizes)}
+        num_places = (images.shape[1] // window) * (images.shape[2] // window)
+        return {**params, "head": init_dense(last, 32 * num_places, num_classes)}, {}
+
+    def apply(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
+        """Logits of each image."""
+        del key, train
+        x = max_pool(jax.nn.relu(conv(params["conv0"], jnp.asarray(images))), size=window)
+        for i in range(1, 4):
+            x = jax.nn.relu(conv(params[f"conv{i}"], x))
+        return x.reshape(len(x), -1) @ params["head"]["kernel"] + params["head"]["bias"], state
+
+    return problem._replace(model=Model(init, apply))
+
+
 FAULTS: dict[str, Remedy] = {
     fault.__name__: fault
     for fault in (
@@ -235,6 +312,14 @@ FAULTS: dict[str, Remedy] = {
         statistics_never_updated,
         no_nonlinearity,
         missing_flatten,
+        reshuffled_labels,
+        mispairing_loader,
+        noisy_labels,
+        split_by_class,
+        leaked_validation,
+        destroying_augmentation,
+        wrong_metric,
+        spatial_collapse,
         *NETWORK_FAULTS,
     )
 }
@@ -266,8 +351,34 @@ EXPECTED: dict[str, str] = {  # the cause that each fault is
     "statistics_never_updated": "batch-statistics-mismatch",
     "no_nonlinearity": "no-nonlinearity",
     "missing_flatten": "missing-flatten",
+    "reshuffled_labels": "labels-reshuffled-each-epoch",
+    "mispairing_loader": "labels-unrelated-to-images",
+    "noisy_labels": "label-noise",
+    "split_by_class": "class-missing-from-split",
+    "leaked_validation": "train-valid-overlap",
+    "destroying_augmentation": "augmentation-destroys-signal",
+    "wrong_metric": "metric-bug",
+    "spatial_collapse": "spatial-collapse",
+    "softmax_over_batch": "softmax-over-wrong-axis",
+    "labels_broadcast": "loss-broadcast-bug",
+    "squared_error": "wrong-loss-family",
+    "optimizer_state_lost": "optimizer-state-not-carried",
+    "biases_below_zero": "dead-units",
+    "images_mixed": "cross-example-leak",
+    "dropout_on_logits": "dropout-on-logits",
+    "dropout_in_evaluation": "dropout-on-logits",
+    "dropout_mask_shared": "dropout-mask-shared",
 }
-OWN_NETWORK = frozenset({"dropout_too_strong", "statistics_never_updated", "no_nonlinearity", "missing_flatten"})
+OWN_NETWORK = frozenset(  # faults that bring a network
+    {
+        "dropout_in_evaluation",
+        "dropout_too_strong",
+        "missing_flatten",
+        "no_nonlinearity",
+        "spatial_collapse",
+        "statistics_never_updated",
+    }
+)
 
 
 def plant(problem: Problem, fault: str | None) -> Problem:
@@ -307,6 +418,33 @@ def _relabel(problem: Problem, fn: Callable[[Int[np.ndarray, " n"]], Int[np.ndar
 def _keep(problem: Problem, kept: Int[np.ndarray, " kept"]) -> Problem:
     """The training examples `kept`, in that order."""
     return problem._replace(train=Dataset(*take(problem.train, kept)))
+
+
+def _valid(problem: Problem) -> Dataset | Source:
+    """The validation images, which the fault needs.
+
+    Raises:
+      ValueError: the problem has none.
+    """
+    if problem.valid is None:
+        raise ValueError("problem.valid must be given for this fault, got None.")
+    return problem.valid
+
+
+def _loader(problem: Problem, deal: Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple]) -> Problem:
+    """Batches from a loader that deals the images and labels of each epoch by `deal` before it shuffles them."""
+    images, labels = take(problem.train, np.arange(num_examples(problem.train)))
+    preprocess, size = problem.preprocess or (lambda images: images), problem.batch_size
+
+    def batches(epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """One epoch."""
+        rng = np.random.default_rng(epoch)
+        dealt = deal(np.asarray(preprocess(images)), np.asarray(labels), rng)
+        order = rng.permutation(len(labels))
+        for start in range(0, len(order) - size + 1, size):
+            yield tuple(part[order[start : start + size]] for part in dealt)
+
+    return problem._replace(batches=batches)
 
 
 def _map_outputs(problem: Problem, fn: Callable[[Array], Array]) -> Problem:

@@ -34,7 +34,7 @@ class Scores(NamedTuple):
     num_remedied: int  # of those named first, the ones whose finding has a measured remedy
     restored: float  # of those, the share that reaches `RESTORED` of the twin
     num_benign: int  # planted faults that cost less
-    blamed: float  # of those, the share with any finding of severity "cause"
+    blamed: float  # of those, the share with another cause found than the planted one
     num_healthy: int
     false_alarms: float  # share with a finding of severity "cause"
     warned: float  # share with a warning
@@ -84,7 +84,7 @@ def score_rows(rows: Sequence[Row]) -> Scores:
         num_remedied=len(remedied),
         restored=_share([_restores(f) for f in remedied]),
         num_benign=len(benign),
-        blamed=_share([bool(f.row["causes"]) for f in benign]),
+        blamed=_share([bool(set(f.row["causes"]) - {f.expected}) for f in benign]),
         num_healthy=len(healthy),
         false_alarms=_share([bool(row["causes"]) for row in healthy]),
         warned=_share([bool(row["warnings"]) for row in healthy]),

@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from cnnprobe.doctor.bench import Bench, main_output
+from cnnprobe.doctor.looks.augmentation import look_at_augmentation
 from cnnprobe.doctor.looks.collapse import look_at_collapse
 from cnnprobe.doctor.looks.data import look_at_images, look_at_labels, look_at_order, look_at_pairing
 from cnnprobe.doctor.looks.forward import (
@@ -21,9 +22,14 @@ from cnnprobe.doctor.looks.forward import (
 )
 from cnnprobe.doctor.looks.layers import look_at_layers
 from cnnprobe.doctor.looks.loss import BOUNDED, LossLook, label_reach, look_at_loss
+from cnnprobe.doctor.looks.maps import look_at_maps
+from cnnprobe.doctor.looks.metric import look_at_metric
 from cnnprobe.doctor.looks.modes import look_at_modes, statistics_momentum
+from cnnprobe.doctor.looks.noise import look_at_noise
 from cnnprobe.doctor.looks.optimizer import look_at_optimizer
+from cnnprobe.doctor.looks.passes import look_at_passes
 from cnnprobe.doctor.looks.run import look_at_loss_curve, look_at_updates, name_frozen
+from cnnprobe.doctor.looks.splits import look_at_leak, look_at_splits
 from cnnprobe.doctor.looks.structure import look_at_structure
 from cnnprobe.doctor.observation import NO_TIME, Observation, error_text
 from cnnprobe.doctor.run import Run, planned_steps, score, settle, start, steps_of_training, train_run
@@ -67,7 +73,7 @@ def observe(bench: Bench, *, seconds: float, deadline: float) -> Observation:
     problem = bench.problem
     failures: dict[str, str] = {}
     attempt = _attempter(failures, deadline)
-    facts, names = _static(bench, attempt), dict[str, str]()
+    facts, names = _static(bench, attempt)
     outputs, blind, loss = _before(bench, attempt, facts, names)
     run = None
     if outputs is not None:
@@ -83,17 +89,22 @@ def observe(bench: Bench, *, seconds: float, deadline: float) -> Observation:
     return Observation(bench, facts, names, loss, run, layers, failures, int(facts.get("settling passes", 0)))
 
 
-def _static(bench: Bench, attempt: Attempt) -> dict[str, float]:
+def _static(bench: Bench, attempt: Attempt) -> tuple[dict[str, float], dict[str, str]]:
     """What the data alone tell."""
+    divided, names = attempt("the look at the splits", lambda: look_at_splits(bench), ({}, {}))
+    paired = attempt("the look at the pairing of images and labels", lambda: look_at_pairing(bench), {})
     facts = {
         **attempt("the look at the images", lambda: look_at_images(bench), {}),
         **attempt("the look at the labels", lambda: look_at_labels(bench), {}),
         **attempt("the look at the order of the batches", lambda: look_at_order(bench), {}),
-        **attempt("the look at the pairing of images and labels", lambda: look_at_pairing(bench), {}),
+        **paired,
+        **attempt("the second pass over the data", lambda: look_at_passes(bench), {}),
+        **attempt("the look at the augmentation", lambda: look_at_augmentation(bench, paired), {}),
+        **divided,
     }
     whole = steps_of_training(bench)
     facts["steps of the whole training"] = float("inf") if whole is None else float(whole)
-    return facts
+    return facts, dict(names)
 
 
 def _before(
@@ -101,6 +112,9 @@ def _before(
 ) -> tuple[Probed | None, float, LossLook | None]:
     """The network and the loss before any update; adds to `facts` and `names`."""
     weights = attempt("the model's init", lambda: start(bench.problem, bench.train.images)[:2], None)
+    mapped, first = attempt("the look at the maps", lambda: look_at_maps(bench, weights), ({}, {}))
+    facts |= mapped
+    names |= first
     outputs = weights and attempt("the model's forward pass", lambda: run_forward(bench, weights), None)
     units = units_of(bench, outputs) if outputs else bench.num_classes
     loss = attempt("the reading of the loss", lambda: look_at_loss(bench, units), None)
@@ -201,6 +215,9 @@ def _after(
     has_dropout = facts.get("strongest dropout rate", 0.0) > 0
     facts |= attempt("the look at the two modes", lambda: look_at_modes(bench, run, has_dropout=has_dropout), {})
     facts |= attempt("the scores", lambda: look_at_scores(bench, run), {})
+    facts |= attempt("the look at the noise of the labels", lambda: look_at_noise(bench, run), {})
+    facts |= attempt("the look at the metric", lambda: look_at_metric(bench, run), {})
+    facts |= attempt("the look at the leak", lambda: look_at_leak(bench, run), {})
     return rows
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "pixel_features",
     "random_features",
     "ridge_accuracy",
+    "ridge_readings",
     "split_overlap",
 ]
 
@@ -132,6 +133,17 @@ def ridge_accuracy(
     Raises:
       ValueError: fewer than two rows, or another number of ids than rows.
     """
+    return ridge_readings(features, ids, num_permutations=num_permutations, seed=seed)[0]
+
+
+def ridge_readings(
+    features: Float[AnyArray, "n d"], ids: Int[AnyArray, " n"], *, num_permutations: int = 20, seed: int = 0
+) -> tuple[Consistency, Float[np.ndarray, "n classes"]]:
+    """What `ridge_accuracy` gives, and the held-out scores that it is made of, one column for each class that occurs.
+
+    Raises:
+      ValueError: fewer than two rows, or another number of ids than rows.
+    """
     check_rank("features", features, 2)
     _check_pairs(features, ids)
     rng = np.random.default_rng(seed)
@@ -143,15 +155,18 @@ def ridge_accuracy(
     targets = np.eye(len(classes))
     smoothers = [ridge_smoother(rows[fit], rows[test], targets[ids[fit]]) for fit, test in fits]
 
+    def scores(labels: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n classes"]:
+        """Scores of every row from the labels of the other half."""
+        pairs = zip(smoothers, fits, strict=True)
+        held_out = [smoother @ targets[labels[fit]] for smoother, (fit, _) in pairs]
+        return np.concatenate(held_out[::-1])
+
     def accuracy(labels: Int[np.ndarray, " n"]) -> float:
         """Share of examples that these labels predict right."""
-        hits = [
-            np.argmax(smoother @ targets[labels[fit]], axis=1) == labels[test]
-            for smoother, (fit, test) in zip(smoothers, fits, strict=True)
-        ]
-        return float(np.mean(np.concatenate(hits)))
+        return float(np.mean(np.argmax(scores(labels), axis=1) == labels))
 
-    return _against_permutations(accuracy, ids, rng, num_permutations)
+    reading = _against_permutations(accuracy, ids, rng, num_permutations)
+    return reading, scores(ids)[np.argsort(order)]
 
 
 def _hashes(rows: Float[np.ndarray, "n d"]) -> list[bytes]:
@@ -234,7 +249,12 @@ def ridge_smoother(
     values = np.maximum(values, 0)
     ridges = _RIDGES * max(float(values.mean()), 1e-12)
     inverses = [vectors / (values + ridge) @ vectors.T for ridge in ridges]
-    # Leave-one-out residuals in closed form: (inverse @ y) / diag(inverse).
+    # Leave-one-out residuals in closed form: (inverse @ y) / diag(inverse), without the constant mode, which centred
+    # rows leave to the mean: it would make the smallest ridge look best.
     centred = targets - targets.mean(axis=0)
-    errors = [np.sum(np.square(inverse @ centred / np.diag(inverse)[:, None])) for inverse in inverses]
+    leverages = [np.diag(inverse) - 1 / (len(fit) * ridge) for inverse, ridge in zip(inverses, ridges, strict=True)]
+    errors = [
+        np.sum(np.square(inverse @ centred / np.maximum(rest, 1e-30)[:, None]))
+        for inverse, rest in zip(inverses, leverages, strict=True)
+    ]
     return test @ fit.T @ inverses[int(np.argmin(errors))] + 1 / len(fit)

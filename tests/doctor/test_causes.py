@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import pytest
 
@@ -112,7 +113,8 @@ def test_advice_has_the_users_numbers(cause_id, healthy):
 
 
 def test_every_cause_is_tested():
-    assert set(BY_ID) == {*SICK_FACTS, *SICK_NAMES}
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*causes.py"))
+    assert [cause.id for cause in CAUSES if f'"{cause.id}"' not in tests] == []
 
 
 @pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.id)

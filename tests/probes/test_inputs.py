@@ -7,6 +7,7 @@ from cnnprobe.probes.inputs import (
     knn_consistency,
     random_features,
     ridge_accuracy,
+    ridge_readings,
     split_overlap,
 )
 
@@ -176,3 +177,19 @@ def test_ridge_of_features_that_say_nothing(features):
     reading = ridge_accuracy(features, np.arange(50) % 5)
     assert reading.accuracy <= 0.3
     assert abs(reading.z) < 4
+
+
+def test_ridge_is_the_one_of_least_leave_one_out_error():
+    images, ids = blobs()
+    features, wrong = random_features(images), np.random.default_rng(1).random(len(ids)) < 0.3
+    noisy = np.where(wrong, (ids + 1) % 4, ids)
+    _, scores = ridge_readings(features, noisy, num_permutations=2)
+    assert np.mean(np.argmax(scores, axis=1) == ids) > 0.9  # the smallest ridge fits the noise and reaches about .6
+
+
+def test_ridge_scores_stand_in_the_order_of_the_images():
+    images, ids = blobs()
+    reading, scores = ridge_readings(random_features(images), ids)
+    assert (
+        np.mean(np.argmax(scores, axis=1) == ids) == reading.accuracy == ridge_accuracy(random_features(images), ids)[0]
+    )

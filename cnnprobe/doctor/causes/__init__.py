@@ -2,25 +2,37 @@
 
 from cnnprobe.doctor.causes import (
     architecture,
+    augmentation,
     criterion,
     generalisation,
     inputs,
     labels,
     loss,
+    maps,
+    metric,
+    noise,
     optimisation,
+    pairing,
     regularisation,
+    splits,
     updates,
 )
 from cnnprobe.doctor.causes.record import Cause
 
 CAUSES: tuple[Cause, ...] = (
     *inputs.CAUSES,
+    *augmentation.CAUSES,
     *labels.CAUSES,
+    *pairing.CAUSES,
+    *splits.CAUSES,
+    *noise.CAUSES,
     *loss.CAUSES,
     *criterion.CAUSES,
     *architecture.CAUSES,
+    *maps.CAUSES,
     *regularisation.CAUSES,
     *optimisation.CAUSES,
     *updates.CAUSES,
+    *metric.CAUSES,
     *generalisation.CAUSES,
 )

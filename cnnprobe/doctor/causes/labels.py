@@ -5,9 +5,12 @@ from functools import partial
 import numpy as np
 
 from cnnprobe.doctor.bench import above_chance
-from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, lowest, no_remedy, readings
+from cnnprobe.doctor.causes.pairing import MOVED, dealt_anew_share
+from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, lowest, readings
+from cnnprobe.doctor.looks.passes import UNSURE_Z
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import balance_classes, map_labels, shuffle_batches, use_cross_entropy
+from cnnprobe.doctor.remedies_data import train_as_stored
 from cnnprobe.types import Dataset, Evidence, Remedy
 
 PAIRED_Z = 4.0  # standard deviations of the permutation null that only paired labels reach
@@ -75,7 +78,7 @@ def _unrelated(seen: Observation) -> Evidence | None:
     enough = fact(seen, "images read") >= FEWEST_FOR_PAIRING
     # Without held-out images the network's own accuracy may be memory, and says nothing.
     generalises = seen.bench.has_valid and fact(seen, "validation accuracy") > above_chance(seen.bench)
-    if not (enough and pixels < PAIRED_Z and features < PAIRED_Z and not generalises):
+    if not (enough and pixels < PAIRED_Z and features < PAIRED_Z and not generalises) or _is_loaders_doing(seen):
         return None
     sentence = (
         "Images that look alike have unlike labels: nearest neighbours and random features predict them no better than "
@@ -83,6 +86,22 @@ def _unrelated(seen: Observation) -> Evidence | None:
     )
     names = ("pixel neighbours z", "random features z", "pixel neighbours accuracy", "validation accuracy")
     return Evidence(sentence, readings(seen, *names), graded(max(pixels, features), PAIRED_Z + 1, 2.0))
+
+
+def _is_loaders_doing(seen: Observation) -> bool:
+    """Whether labels change from pass to pass, or stored images tell labels that the loader's own images do not."""
+    by_images = _stored_z(seen) > UNSURE_Z and fact(seen, "images seen twice") == 0
+    return dealt_anew_share(seen) > MOVED or by_images
+
+
+def _stored_z(seen: Observation) -> float:
+    """How clearly the stored pairs belong together, where a loader's pairs do not."""
+    return max(fact(seen, "stored pixel neighbours z"), fact(seen, "stored random features z"))
+
+
+def _stored_pairs(seen: Observation) -> tuple[Remedy, ...]:
+    """The stored pairs, where those alone are sound."""
+    return (train_as_stored,) if _stored_z(seen) > UNSURE_Z else ()
 
 
 def _advise_unrelated(_: Observation) -> Advice:
@@ -167,7 +186,7 @@ CAUSES = (
         "the labels do not belong to these images",
         "labels",
         _unrelated,
-        no_remedy,
+        _stored_pairs,
         _advise_unrelated,
         "A network can memorise random labels, and then its training loss falls, but nothing carries over to new"
         " images.",

@@ -8,16 +8,17 @@ from jaxtyping import Float, Int
 
 from cnnprobe.data.sampling import sample
 from cnnprobe.doctor.bench import Bench, stream
+from cnnprobe.doctor.looks.passes import look_at_stored_pairs
 from cnnprobe.probes.inputs import (
     Consistency,
     image_stats,
     knn_consistency,
     pixel_features,
     random_features,
-    ridge_accuracy,
-    split_overlap,
+    ridge_readings,
 )
-from cnnprobe.probes.labels import class_ids, label_stats, missing_classes
+from cnnprobe.probes.labels import class_ids, label_stats
+from cnnprobe.probes.noise import label_noise
 from cnnprobe.probes.nulls import entropy
 
 WORDS = {
@@ -40,22 +41,17 @@ def look_at_images(bench: Bench) -> dict[str, float]:
         valid, scale = image_stats(bench.valid.images), float(stats.std)
         facts["validation input mean shift"] = abs(float(valid.mean) - float(stats.mean)) / scale
         facts["validation input std ratio"] = float(valid.std) / scale
-        facts["validation overlap share"] = float(split_overlap(bench.train.images, bench.valid.images))
     return facts
 
 
 def look_at_labels(bench: Bench) -> dict[str, float]:
-    """Encoding, balance and coverage of the labels."""
+    """Encoding and balance of the labels."""
     stats = label_stats(bench.train.labels, bench.num_classes)
-    facts = {
+    return {
         f"label {name.replace('_', ' ')}": float(value)
         for name, value in stats._asdict().items()
         if name not in ("format", "class_counts")
     }
-    if bench.has_valid and bench.train.ids is not None and bench.valid.ids is not None:
-        facts["classes missing from training"] = float(len(missing_classes(bench.train.ids, bench.valid.ids)))
-        facts["classes missing from validation"] = float(len(missing_classes(bench.valid.ids, bench.train.ids)))
-    return facts
 
 
 def look_at_order(bench: Bench) -> dict[str, float]:
@@ -96,8 +92,9 @@ def look_at_pairing(bench: Bench) -> dict[str, float]:
         return {}
     seed = bench.problem.seed
     pixels = knn_consistency(pixel_features(images), ids, seed=seed)
-    features = ridge_accuracy(random_features(images, seed=seed), ids, seed=seed)
-    return {**_consistency("pixel neighbours", pixels), **_consistency("random features", features)}
+    features, scores = ridge_readings(random_features(images, seed=seed), ids, seed=seed)
+    facts = {**_consistency("pixel neighbours", pixels), **_consistency("random features", features)}
+    return facts | {"contradicted label share": label_noise(scores, ids).share} | look_at_stored_pairs(bench, facts)
 
 
 def _consistency(name: str, reading: Consistency) -> dict[str, float]:

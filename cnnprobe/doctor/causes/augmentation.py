@@ -1,0 +1,92 @@
+"""Augmentation that leaves nothing to learn."""
+
+from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, lowest, readings
+from cnnprobe.doctor.looks.passes import UNSURE_Z
+from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.remedies_data import drop_augmentation, train_as_stored
+from cnnprobe.types import Evidence, Remedy
+
+LITTLE = 0.35  # of the signal: flips, shifts, crops and noise that help leave more of it
+BARE = 0.15  # of the signal, at which nothing is left that a network could find
+LOST_Z = 5.0  # standard deviations of the permutation null that the loss of signal must exceed
+LEARNT_SHARE = 0.8  # of what features reach on clean images; a network that does so on augmented ones can read them
+PAIRED_Z = 4.0  # standard deviations of the permutation null that only paired labels reach
+
+
+def _destroyed(seen: Observation) -> Evidence | None:
+    """Labels that can be told from the images as they are, and not from what augmentation makes of them."""
+    return _by_loader(seen) if seen.bench.problem.batches else _by_augment(seen)
+
+
+def _by_augment(seen: Observation) -> Evidence | None:
+    """The user's `augment`."""
+    start = min(LITTLE, lowest("augmented signal share", factor=0.8))
+    strength = graded(fact(seen, "augmented signal share"), start, BARE)
+    if not strength or fact(seen, "z of the signal lost") < LOST_Z or _is_read(seen):
+        return None
+    before = fact(seen, "accuracy of features on clean images")
+    after = fact(seen, "accuracy of features on augmented images")
+    sentence = (
+        f"Simple features tell {before:.0%} of the labels from the images as they are and {after:.0%} from augmented"
+        f" ones, whose standard deviation is {fact(seen, 'augmented std ratio'):.3g} times theirs."
+    )
+    names = ("augmented signal share", "augmented std ratio", "augmented mean shift", "training batch accuracy")
+    return Evidence(sentence, readings(seen, *names), strength)
+
+
+def _is_read(seen: Observation) -> bool:
+    """Whether the network itself tells augmented training images apart nearly as well as features tell clean ones."""
+    chance = fact(seen, "label majority share")
+    reached = fact(seen, "training batch accuracy") - chance
+    return reached > LEARNT_SHARE * (fact(seen, "accuracy of features on clean images") - chance)
+
+
+def _by_loader(seen: Observation) -> Evidence | None:
+    """A loader that never yields an image twice, and whose images say nothing of labels that stored ones tell."""
+    own = max(fact(seen, "pixel neighbours z"), fact(seen, "random features z"))
+    stored = max(fact(seen, "stored pixel neighbours z"), fact(seen, "stored random features z"))
+    if not (own < PAIRED_Z and stored > UNSURE_Z and fact(seen, "images seen twice") == 0):
+        return None
+    sentence = (
+        f"Features find the labels of the stored images {stored:.0f} standard deviations better than chance, and those"
+        f" of what the loader makes of them {own:.1f}."
+    )
+    names = ("pixel neighbours z", "random features z", "stored pixel neighbours z", "stored random features z")
+    return Evidence(sentence, readings(seen, *names), graded(own, PAIRED_Z + 1, 2.0))
+
+
+def _remedies(seen: Observation) -> tuple[Remedy, ...]:
+    """The same images, not augmented."""
+    return (train_as_stored,) if seen.bench.problem.batches else (drop_augmentation,)
+
+
+def _advise(seen: Observation) -> Advice:
+    """Where to look."""
+    if seen.bench.problem.batches:
+        text = "Look at twenty images beside their labels as the loader yields them; leave its augmentation out."
+        return Advice(text, "images, labels = next(iter(loader)); print(images.mean(), images.std(), labels)")
+    share = fact(seen, "augmented signal share")
+    text = (
+        f"Augmentation leaves {max(share, 0):.0%} of what the images say of their labels. Train without it, then bring"
+        " back one change at a time, each in the range of the pixels: most are written either for 0 to 255 or for 0"
+        " to 1."
+    )
+    return Advice(text, "problem._replace(augment=None)")
+
+
+CAUSES = (
+    Cause(
+        "augmentation-destroys-signal",
+        "augmentation destroys what the labels depend on",
+        "data",
+        _destroyed,
+        _remedies,
+        _advise,
+        "Augmentation must keep what makes an image belong to its class. Where it does not, the labels of augmented"
+        " images are noise, and a network can learn nothing from them that holds for clean ones.",
+        (
+            "Shorten & Khoshgoftaar, A survey on image data augmentation for deep learning, Journal of Big Data 2019,"
+            " section on label preservation",
+        ),
+    ),
+)

@@ -1,0 +1,70 @@
+"""Pools and strides that leave nothing of the image plane."""
+
+import math
+
+from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, readings
+from cnnprobe.doctor.looks.maps import FACTORS
+from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.remedies_data import enlarge_images
+from cnnprobe.types import Evidence, Remedy
+
+LARGEST_SIDE = 512  # pixels of an enlarged image
+FEWEST_SIDE = 3  # places across the last map, as many as its convolutions are wide
+MOST = 0.5  # share of the convolutions on single places that is decisive
+
+
+def _collapsed(seen: Observation) -> Evidence | None:
+    """Maps without a place, or convolutions that see one place and padding; pooling before the head is neither."""
+    names = ("smallest map places", "convolutions on a single place", "spatial convolutions", "enlargement that runs")
+    if fact(seen, "smallest map places") == 0:
+        sentence = (
+            f"Images of {_size(seen)} pixels are too small for the pools and strides: they leave a map without places."
+        )
+        return Evidence(sentence, readings(seen, *names), 1.0)
+    single, spatial = fact(seen, "convolutions on a single place"), fact(seen, "spatial convolutions")
+    if not single > 0:
+        return None
+    first = seen.names.get("first convolution on a single place", "")
+    sentence = (
+        f"From {first} on, {single:.0f} of {spatial:.0f} convolutions are given a map of a single place: pools and"
+        f" strides before it have used up images of {_size(seen)} pixels."
+    )
+    return Evidence(sentence, readings(seen, *names), 0.3 + 0.7 * graded(single / spatial, 0.0, MOST))
+
+
+def _size(seen: Observation) -> str:
+    """Height and width of the images."""
+    return "x".join(map(str, seen.bench.train.images.shape[1:3]))
+
+
+def _remedies(seen: Observation) -> tuple[Remedy, ...]:
+    """Larger images, from the first enlargement that runs."""
+    side, first = max(seen.bench.train.images.shape[1:3]), fact(seen, "enlargement that runs")
+    least = 1.0 if math.isnan(first) else first
+    factors = [factor for factor in FACTORS if factor >= least and factor * side <= LARGEST_SIDE]
+    return tuple(enlarge_images(factor) for factor in factors)
+
+
+def _advise(seen: Observation) -> Advice:
+    """Fewer pools."""
+    halvings = int(math.log2(max(min(seen.bench.train.images.shape[1:3]) / FEWEST_SIDE, 1)))
+    text = (
+        f"Images of {_size(seen)} pixels bear {halvings} halvings before convolutions of {FEWEST_SIDE}x{FEWEST_SIDE}"
+        " run out of places: take pools and strides out, make them smaller, or feed larger images."
+    )
+    return Advice(text, "print(cnnprobe.model_graph(apply_fn, params, images))  # the maps, layer by layer")
+
+
+CAUSES = (
+    Cause(
+        "spatial-collapse",
+        "pools and strides leave no image plane",
+        "architecture",
+        _collapsed,
+        _remedies,
+        _advise,
+        "A convolution combines neighbouring places. Where one place is left, all but its central weights see padding"
+        " alone, and what the pools before it averaged away cannot be told apart any more.",
+        ("Richter, Byttner, Krumnack et al., (Input) size matters for CNN classifiers, ICANN 2021",),
+    ),
+)

@@ -1,0 +1,61 @@
+"""A metric that does not say how good the outputs are."""
+
+from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, no_remedy, readings
+from cnnprobe.doctor.observation import Observation
+from cnnprobe.types import Evidence
+
+WORTH_IT = 0.05  # points of accuracy that count, as for a remedy
+ERRORS = 3.0  # standard errors that the difference must exceed
+LARGE = 0.3  # points
+
+
+def _misleading(seen: Observation) -> Evidence | None:
+    """The user's `predict` is right far less often than the largest score.
+
+    A threshold that was moved for a rare class trades accuracy for balanced accuracy, so both must be lost.
+    """
+    lost, error = fact(seen, "accuracy lost by your metric"), fact(seen, "error of the accuracy lost by your metric")
+    if not min(lost, fact(seen, "balanced accuracy lost by your metric")) >= max(WORTH_IT, ERRORS * error):
+        return None
+    own, right = fact(seen, "accuracy by your metric"), fact(seen, "accuracy of the outputs")
+    sentence = (
+        f"By the problem's `predict` {own:.0%} of {len(seen.bench.valid.images)} images are predicted right; the"
+        f" {_rule(seen)} of the same outputs is right for {right:.0%}."
+    )
+    names = ("accuracy by your metric", "accuracy of the outputs", "metric agreement")
+    return Evidence(sentence, readings(seen, *names), 0.5 + 0.5 * graded(lost, WORTH_IT, LARGE))
+
+
+def _rule(seen: Observation) -> str:
+    """How the doctor itself reads the outputs."""
+    return "right side of the threshold" if fact(seen, "output width") == 1 else "largest"
+
+
+def _advise(seen: Observation) -> Advice:
+    """How to read the outputs."""
+    own, right = fact(seen, "accuracy by your metric"), fact(seen, "accuracy of the outputs")
+    if fact(seen, "output width") == 1:
+        threshold = 0.5 if seen.names.get("outputs") in ("sigmoid", "probabilities") else 0
+        rule, snippet = (
+            f"hold the output against {threshold}",
+            f"predict=lambda outputs: (outputs[:, 0] > {threshold}).astype(int)",
+        )
+    else:
+        rule, snippet = "take the largest output of each image", "predict=lambda outputs: outputs.argmax(axis=-1)"
+    text = f"The network is right for {right:.0%}, not {own:.0%}: {rule}, along the axis of the classes."
+    return Advice(text, snippet)
+
+
+CAUSES = (
+    Cause(
+        "metric-bug",
+        "the reported accuracy is not the accuracy",
+        "generalisation",
+        _misleading,
+        no_remedy,  # training is sound: no trial could gain
+        _advise,
+        "The network learns, and a wrong threshold, axis or class order in the metric hides it. What is then changed"
+        " in the network to mend the number can only harm it.",
+        ("Humbatova et al., Taxonomy of real faults in deep learning systems, ICSE 2020",),
+    ),
+)

@@ -1,0 +1,62 @@
+"""What the user's augmentation leaves of the images."""
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from cnnprobe.doctor.bench import Bench
+from cnnprobe.doctor.looks.passes import consistencies
+from cnnprobe.probes.inputs import Consistency
+from cnnprobe.training.pipeline import prepare
+from cnnprobe.types import Batch
+
+PROBES = ("pixel neighbours", "random features")  # in the order of `consistencies`
+MIN_SIGNAL_Z = 5.0  # standard deviations over the permutation null that clean images must reach to lose anything
+
+
+def look_at_augmentation(bench: Bench, paired: Mapping[str, float]) -> dict[str, float]:
+    """Shift and scale of augmented images, and the share of their labels' signal that augmentation leaves.
+
+    `paired` are the readings of the images as they are, as `look_at_pairing` takes them.
+    """
+    if bench.problem.augment is None or bench.problem.batches is not None:
+        return {}
+    clean, augmented = np.asarray(bench.train.images, np.float32), _augmented(bench)
+    scale = max(float(clean.std()), 1e-30)
+    facts = {
+        "augmented std ratio": float(np.nanstd(augmented)) / scale,
+        "augmented mean shift": abs(float(np.nanmean(augmented)) - float(clean.mean())) / scale,
+    }
+    probes = [name for name in PROBES if paired.get(f"{name} z", 0.0) > MIN_SIGNAL_Z]
+    if bench.train.ids is None or augmented.ndim != 4 or not probes:
+        return facts
+    after = dict(zip(PROBES, consistencies(augmented, bench.train.ids, seed=bench.problem.seed), strict=True))
+    return facts | max(
+        (_signal_left(paired[f"{name} accuracy"], after[name]) for name in probes),
+        key=lambda left: left["augmented signal share"],
+    )
+
+
+def _augmented(bench: Bench) -> np.ndarray:
+    """The training sample, augmented in batches of the user's size."""
+    plain = bench.problem._replace(preprocess=None)
+    size, key = min(bench.problem.batch_size, len(bench.train.images)), jax.random.key(bench.problem.seed)
+    images, labels = bench.train.images, bench.train.labels
+    starts = [min(start, len(images) - size) for start in range(0, len(images), size)]
+    parts = []
+    for index, start in enumerate(starts):
+        batch = Batch(images[start : start + size], labels[start : start + size])
+        seen = np.asarray(prepare(plain, batch, jax.random.fold_in(key, index), train=True).images, np.float32)
+        parts.append(seen[index * size - start :])
+    return np.concatenate(parts)
+
+
+def _signal_left(clean: float, seen: Consistency) -> dict[str, float]:
+    """Accuracy above chance on augmented images as a share of that on clean ones; chance is that of permuted labels."""
+    return {
+        "augmented signal share": (seen.accuracy - seen.null_mean) / max(clean - seen.null_mean, 1e-30),
+        "accuracy of features on clean images": clean,
+        "accuracy of features on augmented images": seen.accuracy,
+        "z of the signal lost": (clean - seen.accuracy) / max(seen.null_std, 1e-30),
+    }

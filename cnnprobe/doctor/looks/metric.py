@@ -1,0 +1,33 @@
+"""Whether the user's own metric agrees with the outputs that it is computed from."""
+
+import math
+
+import jax
+import numpy as np
+
+from cnnprobe.doctor.bench import Bench, decide, main_output
+from cnnprobe.doctor.compiled import balanced_accuracy
+from cnnprobe.doctor.run import Run, outputs_of
+from cnnprobe.training.predict import predict_classes
+
+
+def look_at_metric(bench: Bench, run: Run) -> dict[str, float]:
+    """Accuracy by the user's `predict` beside that of the largest score, on the same outputs of the trained network."""
+    ids, images = bench.valid.ids, bench.valid.images
+    if bench.problem.predict is None or ids is None:
+        return {}
+    outputs = outputs_of(bench.problem, run.last, images, train_mode=False, key=jax.random.key(0))
+    if main_output(outputs, bench.num_classes).shape[-1] not in (1, bench.num_classes):
+        return {}
+    own = np.asarray(predict_classes(outputs, len(images), predict=bench.problem.predict))
+    largest = decide(outputs, bench.num_classes)
+    difference = (largest == ids).astype(float) - (own == ids)
+    balanced = [float(balanced_accuracy(each, ids, bench.num_classes)) for each in (own, largest)]
+    return {
+        "accuracy by your metric": float(np.mean(own == ids)),
+        "accuracy of the outputs": float(np.mean(largest == ids)),
+        "balanced accuracy lost by your metric": balanced[1] - balanced[0],
+        "accuracy lost by your metric": float(np.mean(difference)),
+        "error of the accuracy lost by your metric": float(np.std(difference)) / math.sqrt(len(ids)),
+        "metric agreement": float(np.mean(own == largest)),
+    }

@@ -1,0 +1,147 @@
+"""Remedies for data, labels and their splits: pure functions from a problem to the problem with one thing mended."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from cnnprobe.data.batching import epoch_batches
+from cnnprobe.data.sampling import num_examples, take
+from cnnprobe.doctor.remedies import map_images
+from cnnprobe.probes.features import random_features
+from cnnprobe.probes.inputs import ridge_readings
+from cnnprobe.probes.labels import class_ids
+from cnnprobe.types import Dataset, Images, Labels, Problem, Remedy
+
+GCE_POWER = 0.7  # of the generalised cross-entropy: 0 is cross-entropy, 1 the mean absolute error
+
+
+def enlarged(images: Images, factor: int) -> np.ndarray:
+    """Images with every pixel repeated `factor` times in height and width."""
+    return np.asarray(images).repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def enlarge_images(factor: int) -> Remedy:
+    """Feeds images `factor` times as high and wide, so that pools and strides leave more of them."""
+    return map_images(lambda images: enlarged(images, factor))
+
+
+def drop_augmentation(problem: Problem) -> Problem:
+    """Trains on the images as they are."""
+    return problem._replace(augment=None)
+
+
+# --- pairs of images and labels ------------------------------------------------------------------------------------
+
+
+def train_as_stored(problem: Problem) -> Problem:
+    """Trains on the pairs in `train`, in batches of the loader's size, instead of what the loader yields."""
+    first = next(epoch_batches(problem, 0))
+    return problem._replace(batches=None, batch_size=len(first.images), shuffle=True)
+
+
+def keep_first_labels(problem: Problem) -> Problem:
+    """Gives every image of the user's loader the label that it came with the first time.
+
+    Images are known by all their values. One epoch is read for it, at most twice the number of training examples.
+    """
+    loader = problem.batches
+    if loader is None:
+        return problem
+    labels: dict[bytes, np.ndarray] = {}
+    pairs = (pair for batch in epoch_batches(problem, 0) for pair in zip(*batch, strict=True))
+    for image, label in islice(pairs, 2 * num_examples(problem.train)):
+        labels.setdefault(image.tobytes(), label)
+
+    def paired(epoch: int) -> Iterator[tuple[Images, Labels]]:
+        """The user's batches with the labels of the first epoch."""
+        for images, given in loader(epoch):
+            pairs = zip(np.asarray(images), np.asarray(given), strict=True)
+            yield images, np.stack([labels.get(image.tobytes(), label) for image, label in pairs])
+
+    return problem._replace(batches=paired)
+
+
+# --- splits --------------------------------------------------------------------------------------------------------
+
+
+def divide_anew(problem: Problem) -> Problem:
+    """Deals the images of both splits at random into two of the same sizes, each class in its share; arrays only."""
+    train, valid = problem.train, problem.valid
+    assert isinstance(train, Dataset)
+    assert isinstance(valid, Dataset)
+    images = np.concatenate([np.asarray(train.images), np.asarray(valid.images)])
+    labels = np.concatenate([np.asarray(train.labels), np.asarray(valid.labels)])
+    ids = class_ids(labels, problem.num_classes)
+    assert ids is not None
+    held_out = _every_class(ids, len(valid.images), np.random.default_rng(problem.seed))
+    return problem._replace(
+        train=Dataset(images[~held_out], labels[~held_out]), valid=Dataset(images[held_out], labels[held_out])
+    )
+
+
+def _every_class(ids: Int[np.ndarray, " n"], num: int, rng: np.random.Generator) -> np.ndarray:
+    """Which `num` examples to hold out, so that every class has its share: every so many of the examples by class."""
+    order = rng.permutation(len(ids))
+    order = order[np.argsort(ids[order], kind="stable")]
+    chosen = order[np.linspace(0, len(ids) - 1, num).round().astype(int)]
+    return np.isin(np.arange(len(ids)), chosen)
+
+
+def keep_valid(kept: Int[np.ndarray, " kept"]) -> Remedy:
+    """Validates on the examples `kept` alone."""
+
+    def remedy(problem: Problem) -> Problem:
+        """The problem with this one thing changed."""
+        assert problem.valid is not None
+        return problem._replace(valid=Dataset(*take(problem.valid, kept)))
+
+    return remedy
+
+
+# --- noisy labels --------------------------------------------------------------------------------------------------
+
+
+def drop_suspicious(problem: Problem) -> Problem:
+    """Trains on the examples whose label the images do not contradict, judged by random features of the other half.
+
+    An example goes where another class leads its own label by more than the shortest quarter of all leads.
+
+    References:
+      Northcutt, Jiang & Chuang, Confident learning, JAIR 2021.
+    """
+    batch = take(problem.train, np.arange(num_examples(problem.train)))
+    images = np.asarray(batch.images if problem.preprocess is None else problem.preprocess(batch.images))
+    ids = class_ids(batch.labels, problem.num_classes)
+    assert ids is not None
+    _, scores = ridge_readings(random_features(images, seed=problem.seed), ids, num_permutations=2, seed=problem.seed)
+    kept = np.flatnonzero(~contradicted(scores, np.unique(ids, return_inverse=True)[1]))
+    return problem._replace(train=Dataset(np.asarray(batch.images)[kept], np.asarray(batch.labels)[kept]))
+
+
+def contradicted(scores: Float[np.ndarray, "n classes"], ids: Int[np.ndarray, " n"]) -> np.ndarray:
+    """Which labels another class beats by more than the lower quartile of the leads of the first over the second."""
+    ranked = np.sort(scores, axis=1)
+    behind = ranked[:, -1] - scores[np.arange(len(ids)), ids]
+    return behind > np.quantile(ranked[:, -1] - ranked[:, -2], 0.25)
+
+
+def generalised_cross_entropy(outputs: Float[Array, "batch classes"], labels: Labels) -> Float[Array, ""]:
+    """A loss of logits that wrong labels pull less: mean of `(1 - p ** q) / q`, q = 0.7.
+
+    References:
+      Zhang & Sabuncu, Generalized cross entropy loss for training deep neural networks with noisy labels, NeurIPS 2018.
+    """
+    labels = jnp.asarray(labels)
+    is_rows = labels.shape == outputs.shape
+    targets = labels if is_rows else jax.nn.one_hot(labels.reshape(len(labels)), outputs.shape[-1])
+    likelihood = jnp.sum(targets * jax.nn.softmax(outputs), axis=-1)
+    return jnp.mean((1 - jnp.maximum(likelihood, 1e-7) ** GCE_POWER) / GCE_POWER)
+
+
+def use_robust_loss(problem: Problem) -> Problem:
+    """Trains on the generalised cross-entropy of the model's outputs."""
+    return problem._replace(loss=generalised_cross_entropy)

@@ -1,0 +1,163 @@
+"""Causes of data, labels and splits: evidence from readings and from small problems, and one whole diagnosis each."""
+
+import numpy as np
+import pytest
+
+import cnnprobe as cp
+from cnnprobe.doctor.causes import CAUSES
+from cnnprobe.doctor.conclude import _is_limited_by_noise
+from experiments.faults import plant
+from experiments.problems import build_problem
+
+BY_ID = {cause.id: cause for cause in CAUSES}
+
+SICK = {
+    "labels-reshuffled-each-epoch": {"label conflict share": 0.9, "images seen twice": 920.0},
+    "label-noise": {
+        "contradicted label share": 0.5,
+        "label share contradicted by the network": 0.45,
+        "random features z": 20.0,
+        "training accuracy": 0.55,
+    },
+    "class-missing-from-split": {"classes missing from training": 2.0, "validation share in missing classes": 0.8},
+    "train-valid-overlap": {
+        "validation overlap share": 0.6,
+        "accuracy on leaked images": 0.9,
+        "accuracy on fresh images": 0.6,
+        "accuracy owed to the leak": 0.18,
+        "error of the accuracy owed to the leak": 0.02,
+    },
+    "augmentation-destroys-signal": {
+        "augmented signal share": 0.01,
+        "z of the signal lost": 60.0,
+        "accuracy of features on clean images": 0.82,
+        "accuracy of features on augmented images": 0.1,
+        "augmented std ratio": 70.0,
+        "training batch accuracy": 0.12,
+    },
+    "metric-bug": {
+        "accuracy by your metric": 0.1,
+        "accuracy of the outputs": 0.8,
+        "accuracy lost by your metric": 0.7,
+        "balanced accuracy lost by your metric": 0.7,
+        "error of the accuracy lost by your metric": 0.03,
+    },
+    "spatial-collapse": {"convolutions on a single place": 3.0, "spatial convolutions": 4.0},
+}
+
+
+def with_facts(healthy, cause_id, **facts):
+    names = {"classes missing from training": "8, 9", "first convolution on a single place": "conv1"}
+    return healthy._replace(facts={**healthy.facts, **SICK[cause_id], **facts}, names={**healthy.names, **names})
+
+
+@pytest.mark.parametrize("cause_id", SICK)
+def test_sick_readings_speak(cause_id, healthy):
+    assert BY_ID[cause_id].evidence(with_facts(healthy, cause_id)).strength >= 0.5
+
+
+@pytest.mark.parametrize("cause_id", SICK)
+def test_advice_has_the_users_numbers(cause_id, healthy):
+    advice = BY_ID[cause_id].advice(with_facts(healthy, cause_id))
+    assert advice.snippet
+    assert "nan" not in advice.text
+
+
+# Readings that look alike, and the one that tells them from the cause.
+LOOK_ALIKES = [
+    ("labels-reshuffled-each-epoch", {"images seen twice": 2.0}),  # chance
+    ("labels-reshuffled-each-epoch", {"label conflict share": 0.01}),  # a few bad labels
+    ("label-noise", {"contradicted label share": 0.17}),  # one label in seven
+    (
+        "label-noise",
+        {"random features z": 1.0, "pixel neighbours z": 0.0},
+    ),  # labels that have nothing to do with images
+    ("label-noise", {"label conflict share": 0.9}),  # labels that change from pass to pass
+    ("class-missing-from-split", {"label out of range share": 0.1}),  # labels that count from 1
+    ("train-valid-overlap", {"validation overlap share": 0.01}),  # duplicates of the data set itself
+    ("augmentation-destroys-signal", {"training batch accuracy": 0.75}),  # the network can read what features cannot
+    ("augmentation-destroys-signal", {"augmented signal share": 0.6}),  # strong and useful
+    ("metric-bug", {"balanced accuracy lost by your metric": -0.1}),  # a threshold moved for a rare class
+    ("metric-bug", {"error of the accuracy lost by your metric": 0.3}),  # too few images
+    ("spatial-collapse", {"convolutions on a single place": 0.0, "smallest map places": 1.0}),  # pooled at the end
+]
+
+
+@pytest.mark.parametrize(("cause_id", "facts"), LOOK_ALIKES)
+def test_silent_on_look_alikes(cause_id, facts, healthy):
+    assert BY_ID[cause_id].evidence(with_facts(healthy, cause_id, **facts)) is None
+
+
+def test_labels_dealt_anew_are_not_called_unrelated(healthy):
+    facts = {"pixel neighbours z": 0.1, "random features z": -0.4, "validation accuracy": 0.1}
+    seen = healthy._replace(facts={**healthy.facts, **facts})
+    assert BY_ID["labels-unrelated-to-images"].evidence(seen).strength == 1
+    reshuffled = seen._replace(facts={**seen.facts, **SICK["labels-reshuffled-each-epoch"]})
+    assert BY_ID["labels-unrelated-to-images"].evidence(reshuffled) is None
+
+
+def test_loader_that_yields_noise_is_told_by_the_stored_pairs(healthy):
+    facts = {
+        "pixel neighbours z": 0.1,
+        "random features z": -0.4,
+        "validation accuracy": 0.1,
+        "stored pixel neighbours z": 40.0,
+        "stored random features z": 50.0,
+        "images seen twice": 0.0,
+    }
+    problem = healthy.bench.problem._replace(batches=lambda epoch: [])
+    seen = healthy._replace(facts={**healthy.facts, **facts}, bench=healthy.bench._replace(problem=problem))
+    assert BY_ID["augmentation-destroys-signal"].evidence(seen).strength == 1
+    assert BY_ID["labels-unrelated-to-images"].evidence(seen) is None
+
+
+def test_small_leak_is_tried_and_a_harmful_one_is_not(healthy):
+    small = with_facts(healthy, "train-valid-overlap", **{"accuracy owed to the leak": 0.01})
+    arrays = small.bench.problem._replace(valid=cp.Dataset(np.zeros((30, 8, 8, 1)), np.zeros(30, int)))
+    small = small._replace(bench=small.bench._replace(problem=arrays))
+    assert len(BY_ID["train-valid-overlap"].remedies(small)) == 1
+    harmful = small._replace(facts={**small.facts, **SICK["train-valid-overlap"]})
+    assert BY_ID["train-valid-overlap"].remedies(harmful) == ()
+
+
+def test_class_missing_from_validation_alone_is_weak_and_has_no_remedy(healthy):
+    facts = {"classes missing from validation": 3.0, "classes missing from training": 0.0}
+    seen = healthy._replace(
+        facts={**healthy.facts, **facts}, names={**healthy.names, "classes missing from validation": "7, 8, 9"}
+    )
+    cause = BY_ID["class-missing-from-split"]
+    assert cause.evidence(seen).strength == 0.5
+    assert cause.remedies(seen) == ()
+
+
+@pytest.mark.parametrize(("share", "fitted", "loss", "limited"), [
+    (0.4, 0.62, 0.8, True),
+    (0.4, 0.95, 0.1, False),  # learnt by heart
+    (0.4, 0.62, 0.2, False),  # the loss says otherwise
+    (0.1, 0.9, 0.4, False),  # as in healthy data
+])  # fmt: skip
+def test_noise_limits_what_noise_leaves(share, fitted, loss, limited, healthy):
+    facts = {"contradicted label share": share, "training accuracy": fitted, "end loss ratio": loss}
+    assert _is_limited_by_noise(healthy._replace(facts={**healthy.facts, **facts})) == limited
+
+
+# --- whole diagnoses -----------------------------------------------------------------------------------------------
+
+PLANTED = {
+    "reshuffled_labels": "labels-reshuffled-each-epoch",
+    "mispairing_loader": "labels-unrelated-to-images",
+    "noisy_labels": "label-noise",
+    "split_by_class": "class-missing-from-split",
+    "leaked_validation": "train-valid-overlap",
+    "destroying_augmentation": "augmentation-destroys-signal",
+    "wrong_metric": "metric-bug",
+    "spatial_collapse": "spatial-collapse",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", PLANTED)
+def test_names_the_planted_fault(fault):
+    problem = build_problem(dataset="fashion_mnist", num_images=1000, num_epochs=10, seed=3)[0]
+    diagnosis = cp.diagnose(plant(problem, fault), budget_seconds=150.0)
+    assert diagnosis.findings[0].cause == PLANTED[fault]

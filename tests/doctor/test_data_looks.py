@@ -1,0 +1,197 @@
+"""Looks at data, splits, loaders, augmentation, maps and metric, on small problems."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cnnprobe.data.augment import compose, random_flip, random_shift
+from cnnprobe.doctor.bench import make_bench
+from cnnprobe.doctor.looks.augmentation import look_at_augmentation
+from cnnprobe.doctor.looks.data import look_at_pairing
+from cnnprobe.doctor.looks.maps import look_at_maps
+from cnnprobe.doctor.looks.metric import look_at_metric
+from cnnprobe.doctor.looks.passes import look_at_passes
+from cnnprobe.doctor.looks.splits import leaked, look_at_splits, occurs_in, unfairly_missing
+from cnnprobe.doctor.run import start, train_run
+from cnnprobe.models.networks import residual_cnn, small_cnn
+from cnnprobe.types import Dataset, Problem
+from experiments.faults import plant, spatial_collapse
+from experiments.problems import cross_entropy
+
+KEY = jax.random.key(0)
+RNG = np.random.default_rng(0)
+LABELS = np.arange(200) % 2
+IMAGES = (RNG.random((200, 8, 8, 1)) + np.where(LABELS[:, None, None, None], 1.0, 0.0) * np.eye(8)[..., None]).astype(
+    np.float32
+)
+
+
+def problem(**fields):
+    valid = Dataset(IMAGES[150:], LABELS[150:])
+    given = {"train": Dataset(IMAGES[:150], LABELS[:150]), "valid": valid, "num_classes": 2, "num_epochs": 3, **fields}
+    return Problem(small_cnn(2), cross_entropy, optax.adam(1e-3), **given)
+
+
+def weights(of):
+    return start(of, of.train.images)[:2]
+
+
+# --- splits
+
+
+def test_fair_split_lacks_nothing():
+    facts, _ = look_at_splits(make_bench(problem()))
+    assert facts["classes missing from training"] == facts["validation share in missing classes"] == 0
+    assert facts["validation overlap share"] == 0
+
+
+def test_class_that_training_lacks_is_named():
+    kept = np.flatnonzero(LABELS[:150] == 0)
+    facts, names = look_at_splits(make_bench(problem(train=Dataset(IMAGES[kept], LABELS[kept]))))
+    assert names["classes missing from training"] == "1"
+    assert facts["validation share in missing classes"] == 0.5
+
+
+def test_rare_class_may_be_missing_by_chance():
+    assert unfairly_missing(np.zeros(1000, int), np.array([0] * 300 + [1] * 2), 10).tolist() == []
+    assert unfairly_missing(np.zeros(1000, int), np.array([0] * 300 + [1] * 20), 10).tolist() == [1]
+
+
+def test_overlap_is_counted_over_the_whole_training_set():
+    valid = Dataset(np.concatenate([IMAGES[:20], IMAGES[150:180]]), np.concatenate([LABELS[:20], LABELS[150:180]]))
+    is_leaked, coverage = leaked(make_bench(problem(valid=valid)))
+    assert (is_leaked.sum(), coverage) == (20, 1.0)
+
+
+def test_overlap_of_a_source_is_found_in_its_sample():
+    source = [{"image": image, "label": label} for image, label in zip(IMAGES, LABELS, strict=True)]
+    facts, _ = look_at_splits(make_bench(problem(train=source)))
+    assert facts["validation overlap share"] == 1
+
+
+def test_blank_images_do_not_count_as_overlap():
+    assert occurs_in(np.zeros((3, 4, 4, 1)), np.zeros((2, 4, 4, 1))).tolist() == [False, False]
+
+
+def test_type_of_storage_does_not_matter():
+    images = RNG.integers(0, 255, (5, 4, 4, 1), dtype=np.uint8)
+    assert occurs_in(images, images.astype(np.float32)).all()
+
+
+# --- loaders
+
+
+def loader(deal):
+    def batches(epoch):
+        rng = np.random.default_rng(epoch)
+        images, labels = deal(IMAGES[:150], LABELS[:150], rng)
+        return [(images[i : i + 50], labels[i : i + 50]) for i in (0, 50, 100)]
+
+    return batches
+
+
+def test_arrays_are_not_read_twice():
+    assert look_at_passes(make_bench(problem())) == {}
+
+
+@pytest.mark.parametrize(("deal", "share"), [
+    (lambda x, y, rng: (x, y), 0.0),
+    (lambda x, y, rng: (x, np.eye(2)[y]), 0.0),
+    (lambda x, y, rng: (x, rng.permutation(y)), 0.5),
+])  # fmt: skip
+def test_conflicts_are_counted(deal, share):
+    facts = look_at_passes(make_bench(problem(batches=loader(deal))))
+    assert facts["images seen twice"] == 150
+    assert facts["label conflict share"] == pytest.approx(share, abs=0.15)
+
+
+def test_augmenting_loader_has_no_pairs_to_compare():
+    noisy = loader(lambda x, y, rng: (x + rng.normal(size=x.shape), y))
+    assert look_at_passes(make_bench(problem(batches=noisy))) == {"images seen twice": 0.0}
+
+
+def test_loader_that_breaks_the_pairs_is_held_against_the_stored_ones():
+    facts = look_at_pairing(make_bench(problem(batches=loader(lambda x, y, rng: (x, rng.permutation(y))))))
+    assert facts["random features z"] < 4 < facts["stored random features z"]
+
+
+# --- augmentation
+
+
+@pytest.mark.parametrize(("augment", "low", "high"), [
+    (compose(random_flip(), random_shift(0.0)), 0.3, 1.2),
+    (lambda key, x: x + 100 * jax.random.normal(key, x.shape), -0.3, 0.3),
+    (lambda key, x: jnp.zeros_like(x), -0.3, 0.3),
+    (lambda key, x: jax.random.permutation(key, x), -0.3, 0.3),
+])  # fmt: skip
+def test_signal_that_augmentation_leaves(augment, low, high):
+    bench = make_bench(problem(augment=augment))
+    assert low < look_at_augmentation(bench, look_at_pairing(bench))["augmented signal share"] < high
+
+
+def test_nothing_is_read_without_augmentation():
+    assert look_at_augmentation(make_bench(problem()), {}) == {}
+
+
+# --- maps
+
+
+@pytest.mark.parametrize("model", [small_cnn(2), residual_cnn(2)])
+def test_pooling_before_the_head_is_no_collapse(model):
+    each = problem()._replace(model=model)
+    assert look_at_maps(make_bench(each), weights(each))[0]["convolutions on a single place"] == 0
+
+
+def test_convolutions_on_a_single_place_are_counted():
+    each = spatial_collapse(problem())
+    facts, names = look_at_maps(make_bench(each), weights(each))
+    assert (facts["convolutions on a single place"], facts["spatial convolutions"]) == (3, 4)
+    assert names["first convolution on a single place"] == "conv1"
+
+
+@pytest.mark.parametrize(("side", "factor"), [(3, 2.0), (8, None)])
+def test_init_that_needs_larger_images(side, factor):
+    each = problem(train=Dataset(IMAGES[:, :side, :side], LABELS), valid=None)
+    assert look_at_maps(make_bench(each), None)[0].get("enlargement that runs") == factor
+
+
+def test_model_for_one_size_of_images_is_no_collapse():
+    def init(key, images):
+        if images.shape[1] != 16:
+            raise TypeError("dot_general requires contracting dimensions to have the same shape")
+        return {}, {}
+
+    each = problem()._replace(model=small_cnn(2)._replace(init=init))
+    assert look_at_maps(make_bench(each), None) == ({}, {})
+
+
+# --- metric
+
+
+def metric_facts(predict):
+    each = problem(predict=predict)
+    bench = make_bench(each)
+    return look_at_metric(bench, train_run(each, bench, num_steps=2, seconds=60.0, deadline=np.inf))
+
+
+def test_right_metric_agrees():
+    facts = metric_facts(lambda outputs: jnp.argmax(outputs, axis=-1))
+    assert facts["metric agreement"] == 1
+    assert facts["accuracy lost by your metric"] == 0
+
+
+def test_flipped_metric_never_agrees():
+    facts = metric_facts(lambda outputs: jnp.argmin(outputs, axis=-1))
+    assert facts["metric agreement"] == 0
+    assert facts["accuracy by your metric"] == pytest.approx(1 - facts["accuracy of the outputs"])
+
+
+def test_nothing_is_read_without_a_metric():
+    assert look_at_metric(make_bench(problem()), None) == {}
+
+
+def test_planted_faults_need_validation_images():
+    with pytest.raises(ValueError, match=r"problem\.valid must be given"):
+        plant(problem(valid=None), "split_by_class")
