@@ -52,6 +52,7 @@ def model_graph(fn: Callable, params: Any, *args: Any, **kwargs: Any) -> ModelGr
     return ModelGraph(
         layers=layers,
         num_params=sum(sizes.values()),
+        input_shape=tuple(length for axis, length in enumerate(roles.shape) if axis != roles.batch),
         input_places=tuple(roles.shape[axis] for axis in roles.places),
         output_shape=_output_shape(call),
         output_activation=ending.name if ending else "",

@@ -48,6 +48,7 @@ class ModelGraph(NamedTuple):
 
     layers: tuple[LayerNode, ...]
     num_params: int  # entries of all parameters, those of no layer included
+    input_shape: Shape  # of one image
     input_places: Shape  # spatial shape of the images; () without a convolution
     output_shape: Shape  # of the first output
     output_activation: str  # what the first output went through last: "softmax", ... or ""

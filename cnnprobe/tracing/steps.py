@@ -21,6 +21,7 @@ from cnnprobe.tracing.windows import padding_name, pool_window, shape_text, shap
 NOT_YET = -1  # owner of what comes before the first layer
 LINEAR = PRODUCTS | POOLS | {"add", "sub", "reduce_sum", "reduce_max", "concatenate", "pad"}  # begin no activation
 POOL_NAMES = {"reduce_window_max": "max pool", "reduce_window_min": "min pool", "reduce_window_sum": "average pool"}
+JOINS = {"add": "add", "sub": "subtract", "mul": "multiply", "max": "maximum"}
 
 
 class Step(NamedTuple):
@@ -28,6 +29,7 @@ class Step(NamedTuple):
 
     kind: str  # "normalisation", "activation", "scale", "pool", "dropout", "join" or "flatten"
     text: str  # "batch norm", "relu", "max pool 2x2", "dropout 0.5", "add"
+    branches: tuple[int, ...] = ()  # numbers of the layers behind which the other branches of a join begin
 
 
 class _Scene(NamedTuple):
@@ -176,20 +178,15 @@ def _flatten(scene: _Scene, view: View, op: Op) -> Step | None:
 
 def _join(scene: _Scene, view: View, op: Op) -> Step | None:
     """Branches that come together."""
-    fields = scene.roles.fields
-    if op.name == "concatenate":
-        parts = [ref for ref in op.inputs if field_of(fields, ref)]
-        return Step("join", "concatenate") if len(parts) > 1 else None
-    if op.name not in ("add", "sub", "mul", "max") or len(op.inputs) != 2:
-        return None
     roots = [root(view, ref) for ref in op.inputs]
-    size = view.size(op.outputs[0])
-    owners = {scene.owners.get(ref, NOT_YET) for ref in roots if isinstance(ref, int) and field_of(fields, ref)}
-    is_gate = op.name == "mul" and len(owners) == 2
-    is_whole = all(view.size(ref) == size for ref in roots)
-    if len(owners) != 2 or not (is_whole or is_gate):
+    parts = [ref for ref in roots if isinstance(ref, int) and field_of(scene.roles.fields, ref)]
+    owners = sorted({scene.owners.get(ref, NOT_YET) for ref in parts})
+    if op.name == "concatenate":
+        return Step("join", "concatenate", tuple(owners[:-1])) if len(parts) > 1 else None
+    is_whole = all(view.size(ref) == view.size(op.outputs[0]) for ref in roots)
+    if op.name not in JOINS or len(owners) != 2 or not (is_whole or op.name == "mul"):
         return None
-    return Step("join", {"mul": "multiply", "max": "maximum", "sub": "subtract"}.get(op.name, op.name))
+    return Step("join", JOINS[op.name], tuple(owners[:-1]))
 
 
 # --- activations -------------------------------------------------------------------------------------------------

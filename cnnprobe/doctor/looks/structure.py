@@ -5,13 +5,17 @@ import jax.numpy as jnp
 
 from cnnprobe.doctor.bench import Bench
 from cnnprobe.tracing.graph import model_graph
-from cnnprobe.types import Images, Outputs, Params, State
+from cnnprobe.tracing.nodes import LayerNode, ModelGraph, field_text
+from cnnprobe.tracing.windows import shape_text
+from cnnprobe.types import GraphRow, Images, Outputs, Params, State
 
 NUM_TRACED = 2  # images: enough to tell a batch axis
 
 
-def look_at_structure(bench: Bench, weights: tuple[Params, State]) -> tuple[dict[str, float], dict[str, str]]:
-    """Depth, size, dropout and the activation of the output, in training mode."""
+def look_at_structure(
+    bench: Bench, weights: tuple[Params, State]
+) -> tuple[dict[str, float], dict[str, str], tuple[GraphRow, ...]]:
+    """Depth, size, dropout and the activation of the output, in training mode; and the network to draw."""
     apply = bench.problem.model.apply
 
     def outputs(params: Params, state: State, images: Images, key: jax.Array) -> Outputs:
@@ -25,4 +29,27 @@ def look_at_structure(bench: Bench, weights: tuple[Params, State]) -> tuple[dict
         "number of parameters": float(graph.num_params),
         "strongest dropout rate": max(graph.dropout_rates, default=0.0),
     }
-    return facts, {"output activation": graph.output_activation, "opaque to taps": ", ".join(graph.skipped)}
+    names = {"output activation": graph.output_activation, "opaque to taps": ", ".join(graph.skipped)}
+    return facts, names, graph_rows(graph)
+
+
+def graph_rows(graph: ModelGraph) -> tuple[GraphRow, ...]:
+    """The input and every layer, as they are drawn."""
+    first = tuple(step.text for step in graph.first_steps)
+    shape = shape_text(graph.input_shape) if graph.input_shape else ""
+    return (GraphRow("input", "input", "", shape, "", 0, 0, first, ()), *map(_graph_row, graph.layers))
+
+
+def _graph_row(layer: LayerNode) -> GraphRow:
+    """One layer as it is drawn."""
+    return GraphRow(
+        name=layer.name,
+        kind=layer.kind,
+        window=f"{layer.window} {layer.padding}" if layer.window else "",
+        output=shape_text((*layer.output_places, layer.num_features)),
+        field=field_text(layer),
+        num_params=layer.num_params,
+        multiply_adds=layer.multiply_adds,
+        steps=tuple(step.text for step in layer.steps),
+        branches=tuple(number + 1 for step in layer.steps for number in step.branches),
+    )
