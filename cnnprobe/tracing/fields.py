@@ -111,7 +111,7 @@ def _unknown(before: Shape, after: Shape) -> Move:
 def _shifted(reach: Reach, removed: Sequence[int]) -> Reach:
     """The reach once the axes `removed` are gone."""
     if reach.axis is None or reach.axis in removed:
-        return whole(reach)
+        return whole(reach, is_mixed=reach.is_mixed)
     return reach._replace(axis=reach.axis - sum(axis < reach.axis for axis in removed))
 
 
@@ -139,7 +139,8 @@ def _broadcast(op: Op, shapes: list[Shape], after: Shape, _index: int) -> list[M
     def move(reach: Reach) -> Reach:
         """An axis that is repeated shows the same everywhere."""
         axis = op.params["broadcast_dimensions"][reach.axis]
-        return reach._replace(axis=axis) if shapes[0][reach.axis or 0] == after[axis] else whole(reach)
+        is_kept = shapes[0][reach.axis or 0] == after[axis]
+        return reach._replace(axis=axis) if is_kept else whole(reach, is_mixed=reach.is_mixed)
 
     return [move, *(whole for _ in shapes[1:])]
 

@@ -60,7 +60,7 @@ class ModelGraph(NamedTuple):
 
     @property
     def multiply_adds(self) -> int:
-        """Of all layers, for one example."""
+        """Of all layers, for one example; products of data with data, as in attention, are no layers."""
         return sum(layer.multiply_adds for layer in self.layers)
 
     def __str__(self) -> str:

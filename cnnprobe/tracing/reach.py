@@ -4,6 +4,7 @@ Places are kept for every position and not as a size and a stride, so borders, t
 come out as a gradient would measure them.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -24,6 +25,7 @@ class Reach(NamedTuple):
     low: Int[np.ndarray, " positions"]  # the first place seen
     high: Int[np.ndarray, " positions"]  # the last place seen; below `low` where nothing is
     stride: float  # places of the input between neighbours; 0 where all see the same
+    is_mixed: bool = False  # weights have mixed the places, or nobody knows what; else a statistic of all of them
 
     @property
     def size(self) -> int:
@@ -48,9 +50,9 @@ def axis_reach(axis: int, length: int) -> Reach:
     return Reach(axis, places, places, 1.0)
 
 
-def whole(reach: Reach) -> Reach:
+def whole(reach: Reach, *, is_mixed: bool = True) -> Reach:
     """What all positions together see."""
-    return Reach(None, reach.low.min(keepdims=True), reach.high.max(keepdims=True), 0.0)
+    return Reach(None, reach.low.min(keepdims=True), reach.high.max(keepdims=True), 0.0, is_mixed)
 
 
 def tap_sources(sliding: Sliding, num_inputs: int) -> Int[np.ndarray, "outputs taps"]:
@@ -67,7 +69,7 @@ def slide(reach: Reach, sliding: Sliding) -> Reach:
     entries = tap_sources(sliding, len(reach.low))
     low = np.where(entries < 0, NOWHERE, reach.low[entries]).min(axis=1, initial=NOWHERE)
     high = np.where(entries < 0, -1, reach.high[entries]).max(axis=1, initial=-1)
-    return Reach(reach.axis, low, high, reach.stride * sliding.stride / sliding.base_dilation)
+    return reach._replace(low=low, high=high, stride=reach.stride * sliding.stride / sliding.base_dilation)
 
 
 def pick(reach: Reach, positions: slice) -> Reach:
@@ -80,15 +82,19 @@ def pick(reach: Reach, positions: slice) -> Reach:
 def join(reaches: Sequence[Reach]) -> Reach:
     """What an elementwise function of several values sees.
 
-    Where one of them sees different places at different positions, what is the same at all positions does not count:
-    the statistics of a normalisation and the gates of squeeze-and-excitation see everything.
+    Beside a value that sees different places at different positions, statistics do not count: those of a normalisation
+    and the gates of squeeze-and-excitation see everything.
     """
-    local = [reach for reach in reaches if reach.axis is not None] or list(reaches)
-    if len({(reach.axis, len(reach.low)) for reach in local}) > 1:
-        local = [whole(reach) for reach in local]
-    low = np.min([reach.low for reach in local], axis=0)
-    high = np.max([reach.high for reach in local], axis=0)
-    return Reach(local[0].axis, low, high, max(reach.stride for reach in local))
+    first = next((reach for reach in reaches if reach.axis is not None), reaches[0])
+    along = [reach for reach in reaches if (reach.axis, len(reach.low)) == (first.axis, len(first.low))]
+    across = [whole(reach) for reach in reaches if reach.axis not in (None, first.axis) or reach.is_mixed]
+    return Reach(
+        first.axis,
+        functools.reduce(np.minimum, [reach.low for reach in (*along, *across)]),
+        functools.reduce(np.maximum, [reach.high for reach in (*along, *across)]),
+        max(reach.stride for reach in along),
+        any(reach.is_mixed for reach in reaches),
+    )
 
 
 def reshape(reach: Reach, before: Shape, after: Shape) -> Reach:
@@ -110,4 +116,5 @@ def reshape(reach: Reach, before: Shape, after: Shape) -> Reach:
         low.reshape(new_shape).min(axis=others),
         high.reshape(new_shape).max(axis=others),
         reach.stride * old_shape[at] / new_shape[kept],
+        reach.is_mixed,
     )

@@ -119,6 +119,33 @@ def test_a_loop_over_layers_sees_as_far_as_all_its_turns():
     assert graph.layers[0].field == (9, 9)
 
 
+def after_first(part):
+    """A layer of a map of 6 x 4 places that `part` is added to."""
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.Conv(4, (2, 2), (2, 2))(x)
+            return nn.Conv(4, (1, 1))(x + part(x))
+
+    return last_layer(Net(), jnp.ones((2, 12, 8, 1)))
+
+
+def test_attention_sees_everything():
+    def attend(x):
+        return nn.MultiHeadDotProductAttention(2)(x.reshape(len(x), -1, 4)).reshape(x.shape)
+
+    assert after_first(attend).field == (12, 8)
+
+
+def test_a_dense_layer_over_places_sees_all_of_them():
+    assert after_first(lambda x: nn.DenseGeneral(6, axis=1)(x).transpose(0, 3, 1, 2)).field == (12, 2)
+
+
+def test_a_gate_does_not_widen_the_field():
+    assert after_first(lambda x: x * nn.sigmoid(nn.Dense(4)(x.mean((1, 2), keepdims=True)))).field == (2, 2)
+
+
 def test_without_a_convolution_there_is_no_field():
     assert model_graph(lambda w, x: x @ w, jnp.eye(3), jnp.ones((2, 3))).layers[0].field == ()
 
