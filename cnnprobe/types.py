@@ -163,6 +163,20 @@ class LayerRow(NamedTuple):
     log10_update_ratio: float  # log10 of |update| / |parameters|; -inf: the layer does not move
 
 
+class GraphRow(NamedTuple):
+    """One layer of the network as it is drawn; the first row is the input."""
+
+    name: str  # the path of the layer's parameters
+    kind: str  # "input", "conv", "dense", ...
+    window: str  # "3x3/2 same", or "" for none
+    output: str  # shape of one example's output: "28x28x16"
+    field: str  # receptive field and stride: "7x7/2", or "" for none
+    num_params: int  # of its kernel and bias
+    multiply_adds: int  # for one example
+    steps: tuple[str, ...]  # what follows: "batch norm", "relu", "max pool 2x2"
+    branches: tuple[int, ...]  # rows whose outputs join behind this layer
+
+
 class Diagnosis(NamedTuple):
     """The doctor's answer, whole: print it, store it, or apply its remedies."""
 
@@ -175,6 +189,7 @@ class Diagnosis(NamedTuple):
     facts: Mapping[str, Any]  # every reading taken, by name: numbers, strings and flat lists only
     untried: tuple[str, ...]  # what the budget or a failure left out, in words
     seconds: float
+    graph: tuple[GraphRow, ...] = ()  # the network in training mode, in order of depth; () if it could not be traced
 
 
 class History(NamedTuple):

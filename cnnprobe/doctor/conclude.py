@@ -137,4 +137,5 @@ def conclude(
         facts={**seen.facts, **seen.names},
         untried=(*missed, *untried),
         seconds=time.monotonic() - started,
+        graph=seen.graph,
     )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from cnnprobe.doctor.bench import Bench
 from cnnprobe.doctor.looks.loss import LossLook
 from cnnprobe.doctor.run import Run
-from cnnprobe.types import LayerRow
+from cnnprobe.types import GraphRow, LayerRow
 
 NO_TIME = "no time was left"  # why a measurement failed that was not begun
 LONGEST = 300  # characters of an error that are kept
@@ -25,6 +25,7 @@ class Observation(NamedTuple):
     run: Run | None
     layers: tuple[LayerRow, ...]
     failures: Mapping[str, str]  # measurement -> what its error said
+    graph: tuple[GraphRow, ...] = ()  # the network as it is drawn
     num_settling: int = 0  # training-mode passes that the run's statistics still had to wait for
 
 

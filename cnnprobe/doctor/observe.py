@@ -34,6 +34,7 @@ from cnnprobe.doctor.looks.structure import look_at_structure
 from cnnprobe.doctor.observation import NO_TIME, Observation, error_text
 from cnnprobe.doctor.run import Run, planned_steps, score, settle, start, steps_of_training, train_run
 from cnnprobe.training.step import check_loss
+from cnnprobe.types import GraphRow
 
 ARRIVED = 0.05  # share of the first statistics that is left when they are held to have arrived
 MOST_PASSES = 400
@@ -74,7 +75,7 @@ def observe(bench: Bench, *, seconds: float, deadline: float) -> Observation:
     failures: dict[str, str] = {}
     attempt = _attempter(failures, deadline)
     facts, names = _static(bench, attempt)
-    outputs, blind, loss = _before(bench, attempt, facts, names)
+    outputs, blind, loss, graph = _before(bench, attempt, facts, names)
     run = None
     if outputs is not None:
         steps = planned_steps(bench)
@@ -86,7 +87,7 @@ def observe(bench: Bench, *, seconds: float, deadline: float) -> Observation:
     layers = ()
     if run is not None:
         layers = _after(bench, run, blind, attempt, facts, names)
-    return Observation(bench, facts, names, loss, run, layers, failures, int(facts.get("settling passes", 0)))
+    return Observation(bench, facts, names, loss, run, layers, failures, graph, int(facts.get("settling passes", 0)))
 
 
 def _static(bench: Bench, attempt: Attempt) -> tuple[dict[str, float], dict[str, str]]:
@@ -109,7 +110,7 @@ def _static(bench: Bench, attempt: Attempt) -> tuple[dict[str, float], dict[str,
 
 def _before(
     bench: Bench, attempt: Attempt, facts: dict[str, float], names: dict[str, str]
-) -> tuple[Probed | None, float, LossLook | None]:
+) -> tuple[Probed | None, float, LossLook | None, tuple[GraphRow, ...]]:
     """The network and the loss before any update; adds to `facts` and `names`."""
     weights = attempt("the model's init", lambda: start(bench.problem, bench.train.images)[:2], None)
     mapped, first = attempt("the look at the maps", lambda: look_at_maps(bench, weights), ({}, {}))
@@ -125,9 +126,9 @@ def _before(
             "loss wants": loss.wants,
         }
     if outputs is None:
-        return None, float("nan"), loss
+        return None, float("nan"), loss, ()
     seen, called = look_at_outputs(bench, outputs)
-    built, found = attempt("the look at the structure", lambda: look_at_structure(bench, weights), ({}, {}))
+    built, found, graph = attempt("the look at the structure", lambda: look_at_structure(bench, weights), ({}, {}, ()))
     facts |= seen | built
     names |= called | found
     names["outputs"] = traced_name(names["outputs"], found.get("output activation"))
@@ -144,7 +145,7 @@ def _before(
     reach = attempt("the reach of a label", lambda: label_reach(bench, units, names["outputs"]), math.nan)
     facts["label reach"] = reach
     facts |= attempt("the look across examples", lambda: look_across_examples(bench, weights), {})
-    return outputs, blind, loss
+    return outputs, blind, loss, graph
 
 
 def units_of(bench: Bench, outputs: Probed) -> int:

@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cnnprobe.reporting import formats, plots
+from cnnprobe.reporting.picture import draw_nodes
 from cnnprobe.types import Diagnosis, Finding, LayerRow
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def render_html(diagnosis: Diagnosis) -> str:
         diagnosis=diagnosis,
         cards=[_card(finding, index) for index, finding in enumerate(diagnosis.findings)],
         run=_run(diagnosis),
+        nodes=draw_nodes(diagnosis),
         columns=COLUMNS,
         version=version("cnnprobe"),
         zip=zip,

@@ -85,6 +85,8 @@ NUMPY: dict[str, Callable[..., np.ndarray]] = {
     "or": np.logical_or, "pow": np.power, "reduce_precision": np.asarray, "rsqrt": lambda x: 1 / np.sqrt(x),
     "select_n": lambda which, *cases: np.where(which, cases[-1], cases[0]), "sign": np.sign, "sqrt": np.sqrt,
     "square": np.square, "stop_gradient": np.asarray, "sub": np.subtract, "tanh": np.tanh,
+    "asinh": np.arcsinh, "atan": np.arctan, "cbrt": np.cbrt, "ceil": np.ceil, "cos": np.cos, "cosh": np.cosh,
+    "floor": np.floor, "round": np.round, "sin": np.sin, "sinh": np.sinh, "tan": np.tan,
     "clamp": lambda low, x, high: np.clip(x, low, high),
 }  # fmt: skip
 

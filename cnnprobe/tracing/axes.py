@@ -33,7 +33,7 @@ def reshaped_axes(before: Shape, after: Shape, axes: Axes) -> Axes | None:
     True
     """
     result: list[int] = []
-    for old, new in _factor_groups(before, after):
+    for old, new in factor_groups(before, after):
         sizes = {axis in axes for axis in old if before[axis] > 1}
         if sizes == {True, False}:
             return None
@@ -42,7 +42,7 @@ def reshaped_axes(before: Shape, after: Shape, axes: Axes) -> Axes | None:
     return tuple(result) or None
 
 
-def _factor_groups(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
+def factor_groups(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
     """Smallest runs of axes on both sides that hold the same number of entries."""
     ends_before = np.cumprod((1, *before)).tolist()
     ends_after = np.cumprod((1, *after)).tolist()

@@ -22,6 +22,7 @@ class Dropout(NamedTuple):
     is_rate: bool  # whether the threshold is the rate; else it is the share that is kept
     scale: Op | None  # divides by the share that is kept; None if nothing does
     factor: int  # which operand of `scale` holds that share or its inverse
+    use: Op  # sets entries to zero by the mask
 
 
 def find_dropouts(program: Program) -> Iterator[Dropout]:
@@ -47,7 +48,7 @@ def _dropout(view: View, compare: Op) -> Dropout | None:
         is_rate = below_marks != marks_kept
         kept = 1 - limit if is_rate else limit
         scale, factor = _find_scale(view, use, mask, kept) or (None, 0)
-        return Dropout(1 - kept, compare, threshold, is_rate, scale, factor)
+        return Dropout(1 - kept, compare, threshold, is_rate, scale, factor, use)
     return None
 
 

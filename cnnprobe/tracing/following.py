@@ -92,19 +92,19 @@ def _past_arithmetic(view: View, origins: Origins, place: Place, op: Op) -> Iter
         yield place._replace(value=op.outputs[0], params=place.params | origin.params, normalisation=group)
     elif not origin.data:
         yield place._replace(value=op.outputs[0])
-    elif _is_broadcast(view, others[0], view.size(place.value)):
+    elif is_broadcast(view, others[0], view.size(place.value)):
         yield place._replace(value=op.outputs[0], is_normalised=True)
     elif op.name in ("add", "sub"):
         yield place._replace(value=op.outputs[0], is_own=False, has_joined=True)
 
 
-def _is_broadcast(view: View, ref: Operand, size: int) -> bool:
+def is_broadcast(view: View, ref: Operand, size: int) -> bool:
     """Whether `ref` repeats statistics or parameters over some axes, or is a product of what does, as in layer norm."""
     source = root(view, ref)
     op = view.producer(source)
     if view.size(source) < size or op is None or op.name not in ARITHMETIC:
         return view.size(source) < size
-    return all(_is_broadcast(view, part, size) for part in op.inputs)
+    return all(is_broadcast(view, part, size) for part in op.inputs)
 
 
 def _is_mask(view: View, op: Op, value: int) -> bool:

@@ -1,75 +1,33 @@
 """The structure of a model, read from one trace: nothing is computed."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from cnnprobe.tracing.calls import Call, trace_call
 from cnnprobe.tracing.dropouts import find_dropouts
 from cnnprobe.tracing.endings import output_activation
+from cnnprobe.tracing.fields import field_of
 from cnnprobe.tracing.layers import Layer, find_structure
+from cnnprobe.tracing.nodes import LayerNode, ModelGraph, OtherParams
+from cnnprobe.tracing.ownership import own_params
 from cnnprobe.tracing.program import Constant
 from cnnprobe.tracing.provenance import owner_name
-
-Shape = tuple[int, ...]
-
-
-class LayerNode(NamedTuple):
-    """One layer of a model."""
-
-    name: str  # the path of its parameters
-    kind: str  # "conv", "depthwise-conv", "grouped-conv", "transposed-conv" or "dense"
-    input_shape: Shape  # with the batch axis
-    kernel_shape: Shape
-    output_shape: Shape  # of the layer's own operation, with the batch axis
-    num_params: int  # of its kernel and bias; 0 for a second use of the same kernel
-    activation: str  # what its output goes through, or ""
-    normalisation: str  # name of the normalisation that its output goes through, or ""
-    num_repeats: int  # turns of a loop that hands it new parameters each time; 1 outside
-
-
-class ModelGraph(NamedTuple):
-    """A model as its layers, in program order."""
-
-    layers: tuple[LayerNode, ...]
-    num_params: int  # entries of all parameters, those of no layer included
-    output_shape: Shape  # of the first output
-    output_activation: str  # what the first output went through last: "softmax", ... or ""
-    dropout_rates: tuple[float, ...]  # of the dropouts that are active in this trace
-    normalisations: tuple[str, ...]  # names of the normalisations behind layers
-    skipped: tuple[str, ...]  # what holds layers but could not be looked into
-
-    def __str__(self) -> str:
-        """The model as a table."""
-        header = ("layer", "kind", "output", "parameters", "then")
-        rows = [header, *(_row(layer) for layer in self.layers)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        facts = [
-            f"{self.num_params:,} parameters, output {_shape(self.output_shape)} {self.output_activation}".rstrip()
-        ]
-        facts += [f"dropout {', '.join(f'{rate:g}' for rate in self.dropout_rates)}"] if self.dropout_rates else []
-        facts += [f"not looked into: {', '.join(self.skipped)}"] if self.skipped else []
-        return "\n".join([*lines, *facts])
-
-
-def _row(layer: LayerNode) -> tuple[str, ...]:
-    """The cells of one layer."""
-    repeats = f" x{layer.num_repeats}" if layer.num_repeats > 1 else ""
-    then = " ".join(part for part in (layer.normalisation, layer.activation) if part)
-    return layer.name + repeats, layer.kind, _shape(layer.output_shape), f"{layer.num_params:,}", then
-
-
-def _shape(shape: Shape) -> str:
-    return "x".join(map(str, shape)) or "scalar"
+from cnnprobe.tracing.reach import Reach
+from cnnprobe.tracing.roles import Roles, find_roles, own_axes
+from cnnprobe.tracing.steps import NOT_YET, Step, find_steps
+from cnnprobe.tracing.windows import Shape, conv_window, multiply_adds, shapes_of
 
 
 def model_graph(fn: Callable, params: Any, *args: Any, **kwargs: Any) -> ModelGraph:
     """Reads the structure of `fn(params, *args, **kwargs)`.
 
-    Arrays may be given as `jax.ShapeDtypeStruct`. A `fn` without layers gives a graph without layers.
+    Arrays may be given as `jax.ShapeDtypeStruct`. A `fn` without layers gives a graph without layers. Of the arrays
+    that are no parameters the one with most axes is taken for the images: multiply-adds are for one of them, and
+    receptive fields count its places. Statistics and gates that are the same at all places are left out of a field.
 
     Raises:
       ValueError: `fn` cannot be called.
@@ -80,17 +38,29 @@ def model_graph(fn: Callable, params: Any, *args: Any, **kwargs: Any) -> ModelGr
     """
     call = trace_call(fn, (params, *args), kwargs, [0])
     structure = find_structure(call.program, call.origins)
+    roles = find_roles(structure, call.origins)
+    steps = find_steps(structure, roles)
     ending = output_activation(call.program)
     sizes = {path: math.prod(np.shape(leaf)) for path, leaf in _parameters(call).items()}
-    layers = tuple(_node(layer, sizes) for layer in structure.layers)
+    owners = own_params(structure.layers, sizes)
+    owned = Counter[str]()
+    for path, name in owners.items():
+        owned[name] += sizes[path]
+    layers = tuple(
+        _node(layer, roles, owned[layer.name], steps.get(number, ())) for number, layer in enumerate(structure.layers)
+    )
     return ModelGraph(
         layers=layers,
         num_params=sum(sizes.values()),
+        input_shape=tuple(length for axis, length in enumerate(roles.shape) if axis != roles.batch),
+        input_places=tuple(roles.shape[axis] for axis in roles.places),
         output_shape=_output_shape(call),
         output_activation=ending.name if ending else "",
         dropout_rates=tuple(round(dropout.rate, 6) for dropout in find_dropouts(call.program)),
         normalisations=tuple(dict.fromkeys(layer.normalisation for layer in layers if layer.normalisation)),
         skipped=structure.skipped,
+        first_steps=steps.get(NOT_YET, ()),
+        others=_others({path: size for path, size in sizes.items() if path not in owners}),
     )
 
 
@@ -100,28 +70,54 @@ def _parameters(call: Call) -> dict[str, Any]:
     return {path: leaf for origin, leaf in pairs for path in origin.params}
 
 
-def _node(layer: Layer, sizes: Mapping[str, int]) -> LayerNode:
+def _others(sizes: Mapping[str, int]) -> tuple[OtherParams, ...]:
+    """Parameters of no layer, those of one group together."""
+    groups = Counter[str]()
+    for path, size in sizes.items():
+        groups[owner_name(path)] += size
+    return tuple(OtherParams(name, size) for name, size in groups.items())
+
+
+def _node(layer: Layer, roles: Roles, num_params: int, steps: tuple[Step, ...]) -> LayerNode:
     """One layer of the graph."""
-    kernel, data = (layer.op.equation.invars[index].aval for index in (layer.kernel, 1 - layer.kernel))
-    repeats = math.prod(length for _, length in layer.scans)
+    shapes, output = shapes_of(layer.op)
+    kernel, data = shapes[layer.kernel], shapes[1 - layer.kernel]
+    window = conv_window(layer.op)
+    seen = _seen(layer, roles)
+    numbers = layer.op.params["dimension_numbers"]
     return LayerNode(
         name=layer.name,
         kind=layer.kind,
-        input_shape=data.shape,
-        kernel_shape=kernel.shape,
-        output_shape=layer.op.equation.outvars[0].aval.shape,
-        num_params=0 if "#" in layer.name else sum(sizes[path] for path in _own_params(layer, sizes)),
+        input_shape=data,
+        kernel_shape=kernel,
+        output_shape=output,
+        num_params=num_params,
         activation=layer.activation,
         normalisation=layer.output.normalisation,
-        num_repeats=repeats,
+        num_repeats=math.prod(length for _, length in layer.scans),
+        num_inputs=kernel[numbers.rhs_spec[1]] if window else math.prod(kernel[i] for i in numbers[0][layer.kernel]),
+        num_features=layer.num_features,
+        window=window,
+        input_places=tuple(data[axis] for axis in numbers.lhs_spec[2:]) if window else (),
+        output_places=tuple(output[axis] for axis in numbers.out_spec[2:]) if window else (),
+        multiply_adds=multiply_adds(layer.op) * layer.num_turns // _num_examples(layer, roles),
+        field=tuple(reach.size for reach in seen),
+        field_stride=tuple(reach.stride for reach in seen),
+        steps=steps,
     )
 
 
-def _own_params(layer: Layer, sizes: Mapping[str, int]) -> set[str]:
-    """The kernel, the bias and what else stands in the same group; not the normalisation."""
-    groups = {owner_name(path) for path in layer.kernel_params if "/" in path}
-    beside = layer.params - layer.output.normalisation_params
-    return {path for path in sizes if path in beside or ("/" in path and owner_name(path) in groups)}
+def _seen(layer: Layer, roles: Roles) -> list[Reach]:
+    """What the outputs of a layer see of each spatial axis of the input."""
+    field = field_of(roles.fields, layer.op.outputs[0])
+    return [field[source] for source in roles.places if source in field]
+
+
+def _num_examples(layer: Layer, roles: Roles) -> int:
+    """Examples that the layer's operation works on at once."""
+    field = field_of(roles.fields, layer.op.outputs[0])
+    batch = own_axes(field, () if roles.batch is None else (roles.batch,))
+    return layer.op.equation.outvars[0].aval.shape[batch[0]] if batch else 1
 
 
 def _output_shape(call: Call) -> Shape:

@@ -25,6 +25,7 @@ class Layer(NamedTuple):
     num_features: int
     scans: tuple[tuple[int, int], ...]  # (loop, turns) of the loops that hand it a new kernel each turn
     is_repeated: bool  # inside a loop or a branch
+    num_turns: int  # turns of all loops around it
 
     @property
     def activation(self) -> str:
@@ -114,7 +115,9 @@ def _layer(view: View, origins: Origins, op: Op, kernel: int, turns: Mapping[int
     num_features = math.prod(view.shape(output.value)[axis] for axis in output.axes)
     scans = tuple((loop, length) for loop, length in turns.items() if loop in origin.scans)
     params = origin.params | output.params
-    return Layer(name, _kind(op), op, kernel, origin.params, params, output, num_features, scans, is_repeated)
+    num_turns = math.prod(turns.values())
+    kind = _kind(op)
+    return Layer(name, kind, op, kernel, origin.params, params, output, num_features, scans, is_repeated, num_turns)
 
 
 def _kind(op: Op) -> str:

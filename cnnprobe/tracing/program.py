@@ -1,7 +1,8 @@
 """A traced function as plain data: a list of operations on numbered values."""
 
 import math
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
@@ -89,6 +90,15 @@ SAME_ENTRIES = frozenset(
 )
 
 
+FOLDED: Mapping[str, Callable[..., np.float64]] = {
+    "add": operator.add,
+    "div": operator.truediv,
+    "mul": operator.mul,
+    "stop_gradient": lambda x: x,
+    "sub": operator.sub,
+}
+
+
 def root(view: View, ref: Operand) -> Operand:
     """The operand that `ref` was reshaped, transposed, converted or broadcast from."""
     while (op := view.producer(ref)) is not None and op.name in SAME_ENTRIES:
@@ -99,12 +109,26 @@ def root(view: View, ref: Operand) -> Operand:
 def known_scalar(view: View, ref: Operand) -> float | None:
     """The number that every entry of `ref` is known to equal, or None."""
     source = root(view, ref)
+    op = view.producer(source)
+    if op is not None:
+        return _folded(view, op)
     value = source.value if isinstance(source, Constant) else view.program.constants.get(source)
     dtype = getattr(value, "dtype", type(value))
     if value is None or isinstance(value, jax.core.Tracer) or np.size(value) != 1:
         return None
     is_number = dtype in (bool, int, float) or jax.dtypes.issubdtype(dtype, np.number)
     return float(np.asarray(value).reshape(())) if is_number else None
+
+
+def _folded(view: View, op: Op) -> float | None:
+    """The number that an operation makes of known numbers, such as the share that a dropout of a known rate keeps."""
+    if op.name not in FOLDED or view.size(op.outputs[0]) != 1:
+        return None
+    numbers = [known_scalar(view, ref) for ref in op.inputs]
+    if any(number is None for number in numbers):
+        return None
+    with np.errstate(all="ignore"):
+        return float(FOLDED[op.name](*(np.float64(number) for number in numbers if number is not None)))
 
 
 def all_ops(program: Program) -> Iterator[Op]:

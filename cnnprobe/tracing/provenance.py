@@ -9,9 +9,9 @@ from cnnprobe.tracing.program import Op, Operand, Program, size_of
 
 PRODUCTS = frozenset({"conv_general_dilated", "dot_general"})
 
-# Segments that say which array of a layer it is, not which layer. NNX paths end in `value`; attention has a layer `value`.
+# Segments that say which array of a layer it is, not which layer. NNX paths end in `value`.
 ARRAY_SEGMENTS = frozenset({"kernel", "w", "weight", "weights", "W", "embedding"})
-WRAPPER_SEGMENTS = frozenset({"value", "raw_value"})
+VALUE_SEGMENTS = frozenset({"value", "raw_value"})
 
 
 class Origin(NamedTuple):
@@ -104,14 +104,12 @@ def _scan_origins(op: Op, arguments: list[Origin], origins: Origins) -> list[Ori
 def layer_name(path: str) -> str:
     """The layer that a parameter belongs to: its path without the name of the array.
 
-    >>> layer_name("conv1/kernel/value"), layer_name("layers/2/w"), layer_name("w1")
-    ('conv1', 'layers/2', 'w1')
+    >>> layer_name("conv1/kernel/value"), layer_name("attention/value/w"), layer_name("w1")
+    ('conv1', 'attention/value', 'w1')
     """
-    segments = path.split("/")
-    for names in (WRAPPER_SEGMENTS, ARRAY_SEGMENTS):
-        if len(segments) > 1 and segments[-1] in names:
-            segments.pop()
-    return "/".join(segments)
+    segments = _array_path(path)
+    is_array = len(segments) > 1 and segments[-1] in ARRAY_SEGMENTS
+    return "/".join(segments[:-1] if is_array else segments)
 
 
 def owner_name(path: str) -> str:
@@ -120,10 +118,16 @@ def owner_name(path: str) -> str:
     >>> owner_name("block/conv1/bias/value"), owner_name("w1")
     ('block/conv1', 'w1')
     """
-    segments = path.split("/")
-    if len(segments) > 1 and segments[-1] in WRAPPER_SEGMENTS:
-        segments.pop()
+    segments = _array_path(path)
     return "/".join(segments[:-1] or segments)
+
+
+def _array_path(path: str) -> list[str]:
+    """The segments of a path up to the array, without the ends of an NNX variable."""
+    segments = path.split("/")
+    while len(segments) > 1 and segments[-1] in VALUE_SEGMENTS:
+        segments.pop()
+    return segments
 
 
 def shared_name(paths: frozenset[str]) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cnnprobe.types import Curve, Diagnosis, Evidence, Finding, LayerRow, Reading, Trial
+from cnnprobe.types import Curve, Diagnosis, Evidence, Finding, GraphRow, LayerRow, Reading, Trial
 
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 LAYERS = (
@@ -39,6 +39,17 @@ def make_layers(value=None):
     for depth, (name, kind, activation) in enumerate(LAYERS):
         numbers = (1.9 / (depth + 1), 0.41 + 0.1 * depth, 0.3 * (depth == 2), 0.003 * 2**depth, 0.02 / 2**depth, -2.8)
         rows.append(LayerRow(name, kind, activation, *(numbers if value is None else (value,) * 6)))
+    return tuple(rows)
+
+
+def make_graph():
+    """The input and the four layers; a branch around the second convolution."""
+    rows = [GraphRow("input", "input", "", "28x28x1", "", 0, 0, (), ())]
+    for depth, (name, kind, activation) in enumerate(LAYERS, 1):
+        window = "3x3 same" if kind == "conv" else ""
+        steps = ("add", activation) if depth == 2 else (activation,) * bool(activation)
+        branches = (1,) if depth == 2 else ()
+        rows.append(GraphRow(name, kind, window, "28x28x8", "3x3", 1234 * depth, 5678, steps, branches))
     return tuple(rows)
 
 
@@ -98,6 +109,7 @@ def make_diagnosis(**changes):
         },
         untried=("label noise: 20 s of the budget were left, the check needs 35 s",),
         seconds=24.6,
+        graph=make_graph(),
     )
     return base._replace(**changes)
 
@@ -135,7 +147,7 @@ def not_running():
     finding = weak_decay()._replace(
         cause="missing-flatten", title="The model cannot run", severity="cause", evidence=evidence
     )
-    return make_diagnosis(findings=(finding,), curve=None, layers=(), class_names=(), facts={})
+    return make_diagnosis(findings=(finding,), curve=None, layers=(), class_names=(), facts={}, graph=())
 
 
 @pytest.fixture

@@ -77,6 +77,7 @@ def test_text_from_the_users_program_is_escaped(faulty):
         summary=HOSTILE,
         findings=(finding,),
         layers=(faulty.layers[0]._replace(name=HOSTILE, kind=HOSTILE),),
+        graph=(faulty.graph[1]._replace(name=HOSTILE, kind=HOSTILE, window=HOSTILE, output=HOSTILE, steps=(HOSTILE,)),),
         class_names=(HOSTILE,) * 10,
         facts={HOSTILE: HOSTILE},
         untried=(HOSTILE,),
@@ -90,6 +91,7 @@ def test_a_page_without_a_run_has_no_empty_sections(not_running):
     text = html.render_html(not_running)
     assert "The run as it is" not in text
     assert "Layer by layer" not in text
+    assert "The network" not in text
 
 
 @pytest.mark.parametrize(

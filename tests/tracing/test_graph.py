@@ -1,5 +1,7 @@
 """The structure of a model, exact on parameter totals."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -10,6 +12,7 @@ from cnnprobe.tracing.graph import model_graph
 from .networks import IMAGES, LinenNet, NnxNet, linen_arguments, plain_outputs, plain_params
 
 
+@functools.cache
 def linen_graph(train=True):
     params, batch_stats, images, _, key = linen_arguments()
 
@@ -88,9 +91,26 @@ def test_layers_of_a_loop():
 
 
 def test_printed_as_a_table():
-    text = str(linen_graph()[0])
-    assert "Conv_0   conv   6x8x8x6  168         BatchNorm_0 relu" in text
-    assert text.endswith("dropout 0.4")
+    lines = str(linen_graph()[0]).splitlines()
+    assert lines[1].split("  ")[0] == "Conv_0"
+    assert lines[1].endswith("8x8x6          168         10,368  3x3              batch norm, relu, max pool 2x2")
+    assert lines[-1] == "904 parameters, 15,936 multiply-adds per example, output 6x4"
+
+
+def test_every_parameter_is_in_one_row():
+    graph, params = linen_graph()
+    rows = [layer.num_params for layer in graph.layers] + [other.num_params for other in graph.others]
+    assert graph.others == (("BatchNorm_0", 12), ("BatchNorm_1", 12))
+    assert sum(rows) == sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def test_two_kernels_in_one_group_are_counted_once_each():
+    params = {"cell": {"wi": jnp.ones((3, 5)), "wh": jnp.ones((5, 5)), "b": jnp.ones(5), "scale": jnp.ones(())}}
+    graph = model_graph(
+        lambda p, x: jnp.tanh(x @ p["cell"]["wi"] + p["cell"]["b"]) @ p["cell"]["wh"], params, jnp.ones((2, 3))
+    )
+    assert [layer.num_params for layer in graph.layers] == [20, 25]
+    assert graph.others == (("cell", 1),)
 
 
 def test_no_layers():

@@ -1,25 +1,20 @@
 """What the network is made of, read from its trace; nothing is run."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from cnnprobe.doctor.bench import Bench
-from cnnprobe.tracing.calls import Call, trace_call
+from cnnprobe.doctor.looks.linearity import look_between_layers
+from cnnprobe.tracing.calls import trace_call
 from cnnprobe.tracing.dropouts import find_dropouts
 from cnnprobe.tracing.graph import model_graph
-from cnnprobe.tracing.layers import Structure, find_structure, is_open
-from cnnprobe.tracing.program import SAME_ENTRIES, Op, all_ops
-from cnnprobe.tracing.provenance import Origins, origin_of
-from cnnprobe.types import Images, Outputs, Params, State
+from cnnprobe.tracing.nodes import LayerNode, ModelGraph, field_text
+from cnnprobe.tracing.windows import shape_text
+from cnnprobe.types import GraphRow, Images, Outputs, Params, State
 
 NUM_TRACED = 2  # images: enough to tell a batch axis
-PRODUCTS = frozenset({"mul", "dot_general", "conv_general_dilated"})  # linear in each operand
-LINEAR = SAME_ENTRIES | {
-    *("add", "add_any", "sub", "neg", "reduce_sum", "reduce_window_sum", "cumsum", "stop_gradient", "rev"),
-    *("concatenate", "pad", "slice", "dynamic_slice", "gather", "split"),
-}
 
 
 def _outputs(bench: Bench, *, train: bool) -> Callable:
@@ -33,8 +28,10 @@ def _outputs(bench: Bench, *, train: bool) -> Callable:
     return outputs
 
 
-def look_at_structure(bench: Bench, weights: tuple[Params, State]) -> tuple[dict[str, float], dict[str, str]]:
-    """Depth, size, dropout in both modes, what is not linear, and the activation of the output."""
+def look_at_structure(
+    bench: Bench, weights: tuple[Params, State]
+) -> tuple[dict[str, float], dict[str, str], tuple[GraphRow, ...]]:
+    """Depth, size, dropout in both modes, what is not linear, the activation of the output; and the network to draw."""
     args = (*weights, jnp.asarray(bench.train.images[:NUM_TRACED]), jax.random.key(0))
     graph = model_graph(_outputs(bench, train=True), *args)
     call = trace_call(_outputs(bench, train=False), args, {}, [0, 1])
@@ -44,33 +41,28 @@ def look_at_structure(bench: Bench, weights: tuple[Params, State]) -> tuple[dict
         "strongest dropout rate": max(graph.dropout_rates, default=0.0),
         "dropout rate in evaluation": max((dropout.rate for dropout in find_dropouts(call.program)), default=0.0),
     }
-    facts |= _look_between_layers(call)
-    return facts, {"output activation": graph.output_activation, "opaque to taps": ", ".join(graph.skipped)}
+    facts |= look_between_layers(call)
+    names = {"output activation": graph.output_activation, "opaque to taps": ", ".join(graph.skipped)}
+    return facts, names, graph_rows(graph)
 
 
-def _look_between_layers(call: Call) -> dict[str, float]:
-    """How many operations between the first layer and the last are not linear in the images; needs two layers."""
-    structure = find_structure(call.program, call.origins)
-    if len(structure.layers) < 2 or structure.skipped:
-        return {}
-    bends = [op.name for op in _between(structure) if not _is_linear(op, structure.origins)]
-    num_pools = sum(name.startswith("reduce_window_m") for name in bends)
-    return {"hidden nonlinearities": float(len(bends) - num_pools), "max pools": float(num_pools)}
+def graph_rows(graph: ModelGraph) -> tuple[GraphRow, ...]:
+    """The input and every layer, as they are drawn."""
+    first = tuple(step.text for step in graph.first_steps)
+    shape = shape_text(graph.input_shape) if graph.input_shape else ""
+    return (GraphRow("input", "input", "", shape, "", 0, 0, first, ()), *map(_graph_row, graph.layers))
 
 
-def _between(structure: Structure) -> Iterator[Op]:
-    """The operations from the first layer's to the last layer's, in program order."""
-    ops = list(all_ops(structure.program))
-    places = {id(op): index for index, op in enumerate(ops)}
-    first, last = (places[id(structure.layers[end].op)] for end in (0, -1))
-    yield from ops[first:last]
-
-
-def _is_linear(op: Op, origins: Origins) -> bool:
-    """Whether what an operation makes is linear in the images; a loop or branch is what its own operations are."""
-    from_images = [origin_of(origins, ref).data for ref in op.inputs]
-    if is_open(op) or not any(from_images) or op.name in LINEAR:
-        return True
-    if op.name == "div":
-        return not from_images[1]
-    return op.name in PRODUCTS and sum(from_images) == 1
+def _graph_row(layer: LayerNode) -> GraphRow:
+    """One layer as it is drawn."""
+    return GraphRow(
+        name=layer.name,
+        kind=layer.kind,
+        window=f"{layer.window} {layer.padding}" if layer.window else "",
+        output=shape_text((*layer.output_places, layer.num_features)),
+        field=field_text(layer),
+        num_params=layer.num_params,
+        multiply_adds=layer.multiply_adds,
+        steps=tuple(step.text for step in layer.steps),
+        branches=tuple(number + 1 for step in layer.steps for number in step.branches),
+    )
