@@ -9,9 +9,9 @@ from cnnprobe.tracing.program import Op, Operand, Program, size_of
 
 PRODUCTS = frozenset({"conv_general_dilated", "dot_general"})
 
-# Segments that say which array of a layer it is, not which layer. NNX paths end in `value`; attention has a layer `value`.
+# Segments that say which array of a layer it is, not which layer.
 ARRAY_SEGMENTS = frozenset({"kernel", "w", "weight", "weights", "W", "embedding"})
-WRAPPER_SEGMENTS = frozenset({"value", "raw_value"})
+WRAPPER_SEGMENTS = frozenset({"value", "raw_value"})  # NNX paths end so; a layer of attention may be called so too
 
 
 class Origin(NamedTuple):
