@@ -11,11 +11,12 @@ from cnnprobe.tracing.surgery import (
     drop_output_activation,
     keep_gradients,
     last_layer_inputs,
+    log_output_softmax,
     replace_activation,
     set_dropout_rate,
 )
 
-from .networks import IMAGES, LinenNet, NnxNet, linen_arguments, plain_outputs, plain_params
+from .networks import IMAGES, LinenNet, NnxNet, assert_trees_equal, linen_arguments, plain_outputs, plain_params
 
 KEY = jax.random.key(5)
 X = jax.random.normal(jax.random.key(6), (40, 50))
@@ -167,6 +168,40 @@ def test_no_output_activation(fn):
         drop_output_activation(fn)(X)
 
 
+LOGS = {
+    "softmax": (jax.nn.softmax, jax.nn.log_softmax),
+    "over the first axis": (lambda x: jax.nn.softmax(x, 0), lambda x: jax.nn.log_softmax(x, 0)),
+    "sigmoid": (jax.nn.sigmoid, jax.nn.log_sigmoid),
+    "hand-written": (ENDINGS["hand-written softmax"], jax.nn.log_softmax),
+    "remat": (ENDINGS["remat"], jax.nn.log_softmax),
+    "jit": (jax.jit(jax.nn.softmax), jax.nn.log_softmax),
+}
+
+
+@pytest.mark.parametrize("ending", LOGS)
+def test_output_softmax_is_logged(ending, variant):
+    probabilities, log_probabilities = LOGS[ending]
+
+    def loss(end, change):
+        return lambda w: (change(lambda w, x: end(x @ w))(w, X) * X[:, :4]).sum()
+
+    w = X[:, :4].T @ X @ X.T @ X[:, :4] / 100
+    got = variant(jax.value_and_grad(loss(probabilities, log_output_softmax)))(jnp.concatenate([w] * 13)[:50])
+    expected = jax.value_and_grad(loss(log_probabilities, lambda fn: fn))(jnp.concatenate([w] * 13)[:50])
+    assert_trees_equal(got, expected, rtol=1e-4)
+
+
+def test_logged_softmax_keeps_the_gradient_of_an_impossible_class():
+    gradient = jax.grad(lambda x: log_output_softmax(jax.nn.softmax)(x)[1])(jnp.array([200.0, -200.0]))
+    np.testing.assert_allclose(gradient, [-1, 1])
+
+
+@pytest.mark.parametrize(("ending", "got"), [(jnp.tanh, "tanh"), (jax.nn.log_softmax, "log_softmax"), (jnp.sin, "sin")])
+def test_no_output_softmax(ending, got):
+    with pytest.raises(ValueError, match=f"must end in a softmax or a sigmoid, got a function that ends in {got}"):
+        log_output_softmax(ending)(X)
+
+
 # --- the others --------------------------------------------------------------------------------------------------
 
 
@@ -177,6 +212,32 @@ def test_stop_gradient_is_cut():
     w = {"a": jnp.eye(50)[:, :5] * 0.1, "b": jnp.ones((5, 3)).at[0, 0].set(2.0)}
     without = jax.grad(lambda w, x: jnp.sum(jax.nn.softmax(jnp.tanh(x @ w["a"]) @ w["b"])[:, 0]))(w, X)
     np.testing.assert_allclose(jax.grad(keep_gradients(fn))(w, X)["a"], without["a"], rtol=1e-5)
+
+
+STOPPED = {
+    "jit": lambda fn: jax.jit(jax.jit(fn)),
+    "remat": jax.checkpoint,
+    "cond": lambda fn: lambda w, x: jax.lax.cond(x.sum() < 1e9, fn, fn, w, x),
+    "scan": lambda fn: lambda w, x: jax.lax.scan(lambda x, _: (fn(w, x), None), x, length=2)[0],
+    "vmap": lambda fn: jax.vmap(fn, in_axes=(None, 0)),
+}
+
+
+@pytest.mark.parametrize("wrap", STOPPED)
+def test_stop_gradient_is_cut_inside(wrap, variant):
+    def loss(stop):
+        return lambda w: STOPPED[wrap](lambda w, x: jnp.tanh(stop(jnp.tanh(x @ w)) @ stop(w)))(w, X[:, :5]).sum()
+
+    w = X[:5, :5]
+    got = variant(jax.value_and_grad(keep_gradients(loss(jax.lax.stop_gradient))))(w)
+    assert_trees_equal(got, jax.value_and_grad(loss(lambda x: x))(w), rtol=1e-4)
+
+
+def test_straight_through_estimator_keeps_its_gradient():
+    def rounded(x):
+        return jnp.sum(x + jax.lax.stop_gradient(jnp.round(x) - x))
+
+    assert jnp.all(jax.grad(keep_gradients(rounded))(X) == 1)
 
 
 def test_last_layer_inputs(variant):
@@ -237,7 +298,7 @@ def test_no_such_activation():
         replace_activation(lambda w, x: jnp.tanh(x @ w), "elu", jax.nn.relu)(jnp.eye(50), X)
 
 
-@pytest.mark.parametrize("change", [drop_output_activation, keep_gradients, last_layer_inputs])
+@pytest.mark.parametrize("change", [drop_output_activation, keep_gradients, last_layer_inputs, log_output_softmax])
 def test_not_a_function(change):
     with pytest.raises(ValueError, match="fn must be a function, got 'x'"):
         change("x")
