@@ -1,6 +1,5 @@
 """What really differs between two networks, whatever their layers are called and however they are written."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,7 +11,6 @@ from cnnprobe.tracing.windows import shape_text
 
 # Non-decreasing, so that it does not matter whether a max pool stands before or behind them.
 MONOTONE = ("relu", "relu6", "leaky_relu", "elu", "selu", "sigmoid", "log_sigmoid", "tanh", "softplus", "hard_tanh")
-ONE_BY_ONE = ("activation", "dropout", "scale")  # steps that treat each entry by itself
 GAP = 0.8  # what it costs in an alignment to leave a layer alone
 COSTS = {"kind": 0.6, "features": 0.5, "kernel size": 0.4, "strides": 0.3}  # of a difference within a pair
 COST = 0.15  # of any other
@@ -104,9 +102,14 @@ def _change(change: Change) -> str:
 
 
 def _changes(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[Change, ...]:
-    """The settings that differ."""
+    """The settings that differ; the order of steps only where the steps are of the same kinds."""
     names = dict.fromkeys((*a, *b))
-    return tuple(Change(name, a.get(name, ""), b.get(name, "")) for name in names if a.get(name) != b.get(name))
+    changes = [Change(name, a.get(name, ""), b.get(name, "")) for name in names if a.get(name) != b.get(name)]
+    return tuple(each for each in changes if each.what != "order" or _kinds(each.a) == _kinds(each.b))
+
+
+def _kinds(order: str) -> list[str]:
+    return sorted(order.split(", "))
 
 
 # --- what is compared --------------------------------------------------------------------------------------------
@@ -153,17 +156,21 @@ def _then(steps: Sequence[Step]) -> dict[str, str]:
     """What follows a layer, by kind, and its order where that matters."""
     ordered = _canonical(steps)
     kinds = dict.fromkeys(step.kind for step in ordered)
-    texts = {kind: ", ".join(step.text for step in ordered if step.kind == kind) for kind in kinds}
+    texts = {
+        kind: ", ".join(step.text.removeprefix("dropout ") for step in ordered if step.kind == kind) for kind in kinds
+    }
     return {**texts, **({"order": ", ".join(step.kind for step in ordered)} if len(ordered) > 1 else {})}
 
 
 def _canonical(steps: Sequence[Step]) -> list[Step]:
     """Steps without flattening, activations in front of the max pools that they commute with."""
-    ordered = [step for step in steps if step.kind != "flatten"]
-    for _ in ordered:
-        for i, (first, second) in enumerate(itertools.pairwise(ordered)):
-            if "max pool" in first.text and second.text.split()[0] in MONOTONE:
-                ordered[i : i + 2] = [second, first]
+    ordered: list[Step] = []
+    for step in steps:
+        place = len(ordered)
+        while place and step.text.split()[0] in MONOTONE and "max pool" in ordered[place - 1].text:
+            place -= 1
+        if step.kind != "flatten":
+            ordered.insert(place, step)
     return ordered
 
 

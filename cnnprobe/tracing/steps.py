@@ -13,7 +13,7 @@ from cnnprobe.tracing.fields import field_of
 from cnnprobe.tracing.following import POOLS
 from cnnprobe.tracing.layers import PRODUCTS, Structure
 from cnnprobe.tracing.normalisations import normalisation_kind
-from cnnprobe.tracing.program import SAME_ENTRIES, Op, Program, View, root
+from cnnprobe.tracing.program import SAME_ENTRIES, Op, Program, View, known_scalar, root
 from cnnprobe.tracing.provenance import Origins
 from cnnprobe.tracing.roles import Roles, is_local, own_axes
 from cnnprobe.tracing.windows import padding_name, pool_window, shape_text, shapes_of
@@ -97,8 +97,15 @@ def _note(scene: _Scene, view: View, op: Op) -> None:
         scene.explained.update(statistics(view, op))
     if value not in scene.explained and (step := _step(scene, view, op)) is not None:
         _add(scene, value, step)
-    if value not in scene.explained:
+    if value not in scene.explained and not _is_undivided(view, op):
         _note_activation(scene, view, value)
+
+
+def _is_undivided(view: View, op: Op) -> bool:
+    """Whether `op` is the sum of an average, which still has to be divided by a number."""
+    divisions = (reader for reader in view.readers(op.outputs[0]) if reader.name in ("div", "mul"))
+    is_sum = op.name in ("reduce_sum", "reduce_window_sum")
+    return is_sum and any(known_scalar(view, ref) is not None for reader in divisions for ref in reader.inputs)
 
 
 def _add(scene: _Scene, value: int, step: Step) -> None:
@@ -217,17 +224,13 @@ def activation_text(view: View, activation: Activation) -> str:
 
 def _unnamed(view: View, value: int) -> Step | None:
     """An elementwise function of `value` alone that is no known activation, if anything is computed from it."""
-    producer = view.producer(value)
     outputs = {root(view, ref) for ref in view.program.outputs}
     found = None
     for result, values in elementwise_values(view, value).items():
         is_used = result in outputs or any(op.name in PRODUCTS | POOLS for op in _real_readers(view, result))
         if result != value and values.dtype != bool and is_used:
             found = values
-    # The sum of an average pool is divided by the size of its window.
-    is_sum = producer is not None and producer.name in ("reduce_sum", "reduce_window_sum")
-    step = None if found is None else _function_step(found)
-    return None if step and step.kind == "scale" and is_sum else step
+    return None if found is None else _function_step(found)
 
 
 def _function_step(values: Float[np.ndarray, " points"]) -> Step | None:

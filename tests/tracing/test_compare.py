@@ -123,7 +123,7 @@ ONE_CHANGE = {
     "padding": ({"padding": "VALID"}, "Conv_0", "padding same -> valid"),
     "bias": ({"use_bias": False}, "Conv_0", "parameters beside the kernel 1 -> 0"),
     "activation": ({"activation": nn.leaky_relu}, "Conv_0", "activation relu -> leaky_relu 0.01"),
-    "dropout": ({"rate": 0.75}, "Dense_0", "dropout dropout 0.5 -> dropout 0.75"),
+    "dropout": ({"rate": 0.75}, "Dense_0", "dropout 0.5 -> 0.75"),
     "pool": ({"pool": nn.avg_pool}, "Conv_0", "pool max pool 2x2 -> average pool 2x2"),
     "normalisation": ({"norm": nn.LayerNorm}, "Conv_0", "normalisation none -> layer norm"),
     "width": ({"dense": (32, 4)}, "Dense_0", "features 16 -> 32"),
@@ -140,7 +140,7 @@ def test_one_change_is_named(name):
 @pytest.mark.parametrize("name", ONE_CHANGE)
 def test_nothing_else_is_named(name):
     comparison = compare_models(linen_graph(Net()), linen_graph(Net(**ONE_CHANGE[name][0])))
-    what = {change.what for difference in comparison.differences for change in difference.changes} - {"order"}
+    what = {change.what for difference in comparison.differences for change in difference.changes}
     assert len(what) == 1
 
 
@@ -150,6 +150,54 @@ def test_a_missing_block_and_a_missing_layer():
         "Conv_2: only in the first: conv 8 3x3 same, relu, max pool 2x2, flatten",
         "Dense_1: only in the first: dense 8, relu, dropout 0.5",
     ]
+
+
+class Report(nn.Module):
+    """A network as someone printed it."""
+
+    pools: tuple
+    dense: tuple
+
+    @nn.compact
+    def __call__(self, x):
+        for size in self.pools:
+            for _ in range(2):
+                x = nn.relu(nn.Conv(32, (3, 3), padding="VALID")(x))
+            x = nn.max_pool(x, (size, size), (size, size))
+        x = x.reshape(len(x), -1)
+        for width in self.dense:
+            x = nn.Dense(width)(x if x.shape[-1] > 128 else nn.relu(x))
+        return nn.softmax(x)
+
+
+def test_a_network_that_lost_a_block_and_a_layer():
+    images = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
+    a, b = linen_graph(Report((3, 2, 2), (128, 64, 3)), images), linen_graph(Report((3, 2), (128, 3)), images)
+    assert str(compare_models(a, b)).splitlines() == [
+        "Conv_4: only in the first: conv 32 3x3 valid, relu",
+        "Conv_5: only in the first: conv 32 3x3 valid, relu, max pool 2x2, flatten",
+        "Dense_1: only in the first: dense 64, relu",
+        "  so Dense_0: inputs 10368 -> 51200",
+        "  so Dense_2 / Dense_1: inputs 64 -> 128",
+        "in all: parameters 1,382,819 -> 6,582,755",
+    ]
+
+
+def test_the_order_of_steps_that_do_not_commute():
+    before, after = (
+        linen_graph(Net(pool=pool)) for pool in (nn.avg_pool, lambda x, *_: nn.tanh(nn.avg_pool(x, (2, 2), (2, 2))))
+    )
+    comparison = compare_models(before, after)
+    assert "activation relu -> relu, tanh" in str(comparison)
+    order = [
+        linen_graph(nn.Sequential([nn.Conv(4, (3, 3)), *steps, nn.Conv(4, (1, 1))]))
+        for steps in (POOL_LAST, POOL_FIRST)
+    ]
+    assert str(compare_models(*order)) == "layers_0: order activation, pool -> pool, activation"
+
+
+POOL_LAST = (nn.relu, lambda x: nn.avg_pool(x, (2, 2), (2, 2)))
+POOL_FIRST = POOL_LAST[::-1]
 
 
 def test_a_difference_seen_from_the_other_side():
