@@ -12,7 +12,7 @@ import optax
 
 from cnnprobe.doctor.bench import Bench
 from cnnprobe.doctor.run import ROWS, Run
-from cnnprobe.types import Params
+from cnnprobe.types import AnyArray, Params
 
 NUM_STEPS = 12  # Adam's first steps are like the sign of the gradient for everyone
 ALIKE = 0.01  # relative distance from the median below which two steps are of one size
@@ -96,7 +96,12 @@ def _memory(asked: _Asked, num_entries: int) -> float:
     if not num_entries:
         return float("nan")
     pairs = zip(jax.tree.leaves(asked.fresh_state), jax.tree.leaves(asked.late_state), strict=True)
-    return float(np.mean([not np.array_equal(np.asarray(a), np.asarray(b)) for a, b in pairs]))
+    return float(np.mean([not np.array_equal(_on_host(a), _on_host(b)) for a, b in pairs]))
+
+
+def _on_host(leaf: AnyArray) -> np.ndarray:
+    """An array as numpy has it; of a random key its numbers."""
+    return np.asarray(jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
 
 
 def _draws(run: Run) -> tuple[Params, Params]:
