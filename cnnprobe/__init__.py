@@ -23,6 +23,10 @@ from cnnprobe.doctor.diagnose import diagnose
 from cnnprobe.doctor.repair import repair
 
 # Models of other libraries, and small ones of our own.
+from cnnprobe.models.equinox import from_equinox
+from cnnprobe.models.haiku import from_haiku
+from cnnprobe.models.keras import from_keras
+from cnnprobe.models.keras_problem import problem_from_keras
 from cnnprobe.models.linen import from_linen
 from cnnprobe.models.networks import baseline_cnn, residual_cnn, small_cnn
 from cnnprobe.models.nnx import from_nnx

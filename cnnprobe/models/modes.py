@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 
 MEANS_TRAINING = ("train", "training", "is_training")
-MEANS_EVALUATION = ("deterministic", "use_running_average")
+MEANS_EVALUATION = ("deterministic", "use_running_average", "inference")
 
 
 def mode_arguments(call: Callable, *, train: bool) -> dict[str, bool]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from cnnprobe.models.caching import cached
+from cnnprobe.models.dealing import own_or_dealt
 from cnnprobe.models.modes import mode_arguments
 from cnnprobe.types import Images, Key, Model, Outputs, Params, State
 
@@ -61,9 +62,7 @@ def _from_instance(module: "nnx.Module") -> Model:
     def init(key: Key, images: Images) -> tuple[Params, State]:
         """The instance's own parameters for key 0, dealt anew for any other."""
         del images
-        is_first = jnp.array_equal(jax.random.key_data(key), jax.random.key_data(jax.random.key(0)))
-        dealt = _deal(key, own_params)
-        return jax.tree.map(lambda own, new: jnp.where(is_first, own, new), own_params, dealt), own_state
+        return own_or_dealt(key, own_params), own_state
 
     return Model(init, functools.partial(_apply, lambda: parts))
 
@@ -156,14 +155,6 @@ def _reseeded(template: Any, key: Key) -> Any:
 
     flat = nnx.to_flat_state(template)
     return nnx.from_flat_state([(path, each.replace(fresh(i, each))) for i, (path, each) in enumerate(flat)])
-
-
-def _deal(key: Key, params: Params) -> Params:
-    """Permutes the entries within each array."""
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(key, max(len(leaves), 1))
-    dealt = [jax.random.permutation(k, leaf.ravel()).reshape(leaf.shape) for k, leaf in zip(keys, leaves, strict=False)]
-    return jax.tree.unflatten(structure, dealt)
 
 
 def _same_keys(written: Any, state: Any) -> Any:
