@@ -20,6 +20,7 @@ from cnnprobe.data.named import load
 from cnnprobe.doctor.baselines import baselines
 from cnnprobe.doctor.checklist import checklist
 from cnnprobe.doctor.diagnose import diagnose
+from cnnprobe.doctor.recorded import diagnose_run
 from cnnprobe.doctor.repair import repair
 
 # Models of other libraries, and small ones of our own.

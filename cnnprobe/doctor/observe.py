@@ -187,7 +187,7 @@ def _after(
     bench: Bench, run: Run, blind: float, attempt: Attempt, facts: dict[str, float], names: dict[str, str]
 ) -> tuple:
     """The run and the network after it; adds to `facts` and `names`, and returns the rows of the layers."""
-    facts |= look_at_loss_curve(run, blind)
+    facts |= look_at_loss_curve(run.curve, blind)
     facts |= look_at_updates(run)
     asked, rule = attempt("the look at the optimizer", lambda: look_at_optimizer(bench, run), ({}, {}))
     facts |= asked

@@ -79,7 +79,8 @@ def fit(
     model, loss, optimizer = problem.model, problem.loss, problem.optimizer
     step = make_train_step(model, loss, optimizer, num_classes=num_classes, predict=problem.predict, probes=probes)
     header: Record = {"parameters": layer_names(state.params), "layers": LAYER_READINGS, "num_classes": num_classes}
-    header["sizes"] = [leaf.size for leaf in jax.tree.leaves(state.params)]  # entries of each parameter
+    leaves = jax.tree.leaves(state.params)
+    header |= {"sizes": [leaf.size for leaf in leaves], "axes": [leaf.ndim for leaf in leaves]}
     with open_journal(directory, state, resume=resume, header=header) as journal, progress_bar(shown=progress) as tick:
         run = _Run(problem, step, journal, tick, num_epochs, probe_every, checkpoint_every)
         state, epochs = journal.state, [record for record in journal.records if record["kind"] == "epoch"]

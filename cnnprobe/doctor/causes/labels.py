@@ -157,15 +157,11 @@ def _ordered(seen: Observation) -> Evidence | None:
     )
 
 
-def _advise_order(seen: Observation) -> Advice:
+def _advise_order(_: Observation) -> Advice:
     """Shuffle."""
     return Advice(
         "Shuffle the training set anew every epoch; a shuffle buffer must be as large as the set.",
-        (
-            "order = rng.permutation(len(images))  # every epoch"
-            if seen.bench.problem.batches
-            else "problem._replace(shuffle=True)"
-        ),
+        "order = rng.permutation(len(images)); images, labels = images[order], labels[order]  # every epoch",
     )
 
 

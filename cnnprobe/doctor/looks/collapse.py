@@ -12,6 +12,7 @@ from cnnprobe.doctor.compiled import class_counts
 from cnnprobe.doctor.run import Run, outputs_of
 from cnnprobe.probes.collapse import BatchCollapse, batch_collapse, collapse_split
 from cnnprobe.training.pipeline import prepare
+from cnnprobe.types import Curve
 
 SETTLED = 0.3  # share of the steps after which predictions are held to be the run's own
 FEWEST = 5  # steps that say anything
@@ -19,11 +20,21 @@ NUM_BATCHES = 40  # of each frozen condition
 SPLIT_FROM = 0.1  # collapse index from which the mechanism is worth three more passes
 
 
-def _stream_collapse(run: Run) -> BatchCollapse | None:
+def stream_collapse(curve: Curve) -> BatchCollapse | None:
     """Collapse of the run's own predictions, batch after batch."""
-    start = int(SETTLED * len(run.curve.loss))
-    predictions, labels = run.curve.prediction_counts[start:], run.curve.label_counts[start:]
+    start = int(SETTLED * len(curve.loss))
+    predictions, labels = curve.prediction_counts[start:], curve.label_counts[start:]
     return None if len(predictions) < FEWEST else batch_collapse(predictions, labels)
+
+
+def collapse_facts(own: BatchCollapse) -> dict[str, float]:
+    """How far the run's own predictions follow the batch."""
+    return {
+        "collapse index": float(own.index),
+        "collapse z": float(own.z),
+        "top prediction share": float(own.top_share),
+        "lag agreement over chance": float(own.lag_agreement) / max(float(own.lag_chance), 1e-9),
+    }
 
 
 def _frozen(bench: Bench, run: Run, batches: Iterable[np.ndarray], *, train_mode: bool) -> BatchCollapse:
@@ -45,15 +56,10 @@ def _random_batches(bench: Bench) -> list[np.ndarray]:
 
 def look_at_collapse(bench: Bench, run: Run) -> tuple[dict[str, float], dict[str, str]]:
     """The collapse index of the run; where it is high, the mechanism, from three passes with frozen parameters."""
-    own = _stream_collapse(run)
+    own = stream_collapse(run.curve)
     if own is None:
         return {}, {}
-    facts = {
-        "collapse index": float(own.index),
-        "collapse z": float(own.z),
-        "top prediction share": float(own.top_share),
-        "lag agreement over chance": float(own.lag_agreement) / max(float(own.lag_chance), 1e-9),
-    }
+    facts = collapse_facts(own)
     if not own.index > SPLIT_FROM:
         return facts, {"collapse mechanism": "none"}
     key = jax.random.key(bench.problem.seed)

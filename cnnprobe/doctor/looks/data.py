@@ -61,9 +61,16 @@ def look_at_order(bench: Bench) -> dict[str, float]:
         return {}
     batches = [class_ids(b.labels, bench.num_classes) for b in islice(stream(bench.problem), BATCHES_READ)]
     seen = [ids for ids in batches if ids is not None]
-    rng = np.random.default_rng(bench.problem.seed)
-    random = [rng.choice(pool, len(ids)) for _ in range(NUM_DRAWS) for ids in seen]
-    found, drawn = _entropies(seen, bench.num_classes), _entropies(random, bench.num_classes)
+    return order_facts(seen, pool, num_classes=bench.num_classes, seed=bench.problem.seed)
+
+
+def order_facts(
+    batches: Sequence[Int[np.ndarray, " batch"]], pool: Int[np.ndarray, " n"], *, num_classes: int, seed: int
+) -> dict[str, float]:
+    """Label entropy of batches beside that of batches of the same sizes drawn from the pool."""
+    rng = np.random.default_rng(seed)
+    random = [rng.choice(pool, len(ids)) for _ in range(NUM_DRAWS) for ids in batches]
+    found, drawn = _entropies(batches, num_classes), _entropies(random, num_classes)
     error = max(float(np.std(drawn)) / np.sqrt(len(found)), 1e-9)
     return {
         "batch label entropy ratio": float(np.mean(found)) / max(float(np.mean(drawn)), 1e-9),

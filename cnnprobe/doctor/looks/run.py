@@ -5,6 +5,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from cnnprobe.doctor.run import ROWS, Run
+from cnnprobe.types import Curve
 
 SMOOTHING = 5  # steps in a moving average: a single small batch may have a large loss by chance
 TAIL = 0.1  # share of the steps that count as the end
@@ -22,15 +23,15 @@ def _tail(values: np.ndarray) -> np.ndarray:
     return values[-max(10, int(TAIL * len(values))) :]
 
 
-def look_at_loss_curve(run: Run, blind: float) -> dict[str, float]:
+def look_at_loss_curve(curve: Curve, blind: float) -> dict[str, float]:
     """Level, jumps and breaks of the loss; `blind` is the loss of a guess that ignores the images (NaN: not known)."""
-    loss = np.asarray(run.curve.loss, np.float64)
+    loss = np.asarray(curve.loss, np.float64)
     finite = np.isfinite(loss)
     facts = {
         "number of steps": float(len(loss)),
         "non finite loss share": float(np.mean(~finite)),
         "first non finite step": float(np.argmin(finite)) if not finite.all() else float("nan"),
-        "training batch accuracy": float(np.mean(_tail(run.curve.accuracy))),
+        "training batch accuracy": float(np.mean(_tail(curve.accuracy))),
     }
     if not finite.any():
         return facts
