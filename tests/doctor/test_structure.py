@@ -9,7 +9,7 @@ from cnnprobe.tracing.graph import model_graph
 
 
 def test_rows_of_a_small_network(tiny_bench):
-    weights = tiny_bench.problem.model.init(jax.random.key(0), tiny_bench.train.images)
+    weights = jax.eval_shape(tiny_bench.problem.model.init, jax.random.key(0), tiny_bench.train.images)
     facts, _, rows = look_at_structure(tiny_bench, weights)
     assert [row.name for row in rows] == ["input", "conv1", "conv2", "dense1", "dense2"]
     assert sum(row.num_params for row in rows) == facts["number of parameters"]

@@ -68,14 +68,12 @@ def as_plain():
         x = jax.nn.relu(plain.dense(params["hidden"], plain.flatten(x)))
         return plain.dense(params["out"], plain.dropout(key, x, rate=0.5))
 
-    key = jax.random.key(0)
-    params = {
-        "first": plain.init_conv(key, 3, 8),
-        "hidden": plain.init_dense(key, 288, 16),
-        "out": plain.init_dense(key, 16, 4),
-        "second": plain.init_conv(key, 8, 8),
-    }
-    return model_graph(apply, params, IMAGES, key)
+    def init(key):
+        convs = {"first": plain.init_conv(key, 3, 8), "second": plain.init_conv(key, 8, 8)}
+        return convs | {"hidden": plain.init_dense(key, 288, 16), "out": plain.init_dense(key, 16, 4)}
+
+    params = jax.eval_shape(init, jax.random.key(0))
+    return model_graph(apply, params, IMAGES, jax.random.key(0))
 
 
 def as_nnx():
@@ -90,25 +88,31 @@ def as_nnx():
                 x = nnx.max_pool(nnx.relu(conv(x)), (2, 2), (2, 2))
             return self.out(self.dropout(nnx.relu(self.dense(x.reshape(len(x), -1)))))
 
-    graph, params, rest = nnx.split(Model(nnx.Rngs(0)), nnx.Param, ...)
+    graph, params, rest = nnx.split(nnx.eval_shape(lambda: Model(nnx.Rngs(0))), nnx.Param, ...)
     return model_graph(lambda p, s, x: nnx.merge(graph, p, s, copy=True)(x), params, rest, IMAGES)
 
 
-def as_equinox():
-    keys = jax.random.split(jax.random.key(0), 4)
+def equinox_net(key):
+    """Channels first, for single images."""
+    keys = jax.random.split(key, 4)
     parts = [
         *(eqx.nn.Conv2d(3, 8, 3, padding=1, key=keys[0]), eqx.nn.Lambda(jax.nn.relu), eqx.nn.MaxPool2d(2, 2)),
         *(eqx.nn.Conv2d(8, 8, 3, padding=1, key=keys[1]), eqx.nn.Lambda(jax.nn.relu), eqx.nn.MaxPool2d(2, 2)),
         *(eqx.nn.Lambda(jnp.ravel), eqx.nn.Linear(288, 16, key=keys[2]), eqx.nn.Lambda(jax.nn.relu)),
         *(eqx.nn.Dropout(0.5), eqx.nn.Linear(16, 4, key=keys[3])),
     ]
-    params, static = eqx.partition(eqx.nn.Sequential(parts), eqx.is_array)
+    return eqx.nn.Sequential(parts)
+
+
+def as_equinox():
+    shapes = eqx.filter_eval_shape(equinox_net, jax.random.key(0))
+    params, static = eqx.partition(shapes, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
 
     def apply(params, images, key):
         net = eqx.combine(params, static)
         return jax.vmap(lambda image, key: net(image, key=key))(images, jax.random.split(key, len(images)))
 
-    return model_graph(apply, params, IMAGES.transpose(0, 3, 1, 2), keys[0])
+    return model_graph(apply, params, IMAGES.transpose(0, 3, 1, 2), jax.random.key(0))
 
 
 @pytest.mark.parametrize("spelling", [as_sequential, as_other_activations, as_plain, as_nnx, as_equinox])

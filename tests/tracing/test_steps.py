@@ -140,19 +140,18 @@ def test_haiku():
     assert texts(graph.layers[0]) == ["batch norm", "relu", "max pool 2x2", "flatten"]
 
 
+def equinox_net(key):
+    keys = jax.random.split(key)
+    parts = [
+        *(eqx.nn.Conv2d(3, 6, 3, padding=1, key=keys[0]), eqx.nn.GroupNorm(3, 6), eqx.nn.Lambda(jax.nn.relu)),
+        *(eqx.nn.MaxPool2d(2, 2), eqx.nn.Lambda(jnp.ravel), eqx.nn.Linear(6 * 16, 4, key=keys[1])),
+    ]
+    return eqx.nn.Sequential(parts)
+
+
 def test_equinox_under_vmap():
-    keys = jax.random.split(jax.random.key(0))
-    net = eqx.nn.Sequential(
-        [
-            eqx.nn.Conv2d(3, 6, 3, padding=1, key=keys[0]),
-            eqx.nn.GroupNorm(3, 6),
-            eqx.nn.Lambda(jax.nn.relu),
-            eqx.nn.MaxPool2d(2, 2),
-            eqx.nn.Lambda(jnp.ravel),
-            eqx.nn.Linear(6 * 16, 4, key=keys[1]),
-        ]
-    )
-    params, static = eqx.partition(net, eqx.is_array)
+    shapes = eqx.filter_eval_shape(equinox_net, jax.random.key(0))
+    params, static = eqx.partition(shapes, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
     graph = model_graph(lambda p, x: jax.vmap(eqx.combine(p, static))(x), params, jnp.ones((4, 3, 8, 8)))
     assert texts(graph.layers[0]) == ["group norm", "relu", "max pool 2x2", "flatten"]
     assert graph.layers[1].field == (8, 8)
