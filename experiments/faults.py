@@ -261,7 +261,7 @@ def wrong_metric(problem: Problem) -> Problem:
 
 
 def spatial_collapse(problem: Problem) -> Problem:
-    """Pools that leave one place for the last three of four convolutions."""
+    """An average pool, written for larger images, that leaves one place for the last three of four convolutions."""
     num_classes = _num_classes(problem)
     window = min(np.shape(take(problem.train, [0]).images)[1:3])
 
@@ -276,7 +276,7 @@ def spatial_collapse(problem: Problem) -> Problem:
     def apply(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
         """Logits of each image."""
         del key, train
-        x = max_pool(jax.nn.relu(conv(params["conv0"], jnp.asarray(images))), size=window)
+        x = _average_pool(jax.nn.relu(conv(params["conv0"], jnp.asarray(images))), window)
         for i in range(1, 4):
             x = jax.nn.relu(conv(params[f"conv{i}"], x))
         return x.reshape(len(x), -1) @ params["head"]["kernel"] + params["head"]["bias"], state
@@ -445,6 +445,13 @@ def _loader(problem: Problem, deal: Callable[[np.ndarray, np.ndarray, np.random.
             yield tuple(part[order[start : start + size]] for part in dealt)
 
     return problem._replace(batches=batches)
+
+
+def _average_pool(x: Float[Array, "batch height width channels"], size: int) -> Float[Array, "batch ..."]:
+    """Mean of each window of `size` by `size` places; what does not fill a window is left out."""
+    down, across = x.shape[1] // size, x.shape[2] // size
+    cut = x[:, : down * size, : across * size]
+    return cut.reshape(len(x), down, size, across, size, x.shape[-1]).mean(axis=(2, 4))
 
 
 def _map_outputs(problem: Problem, fn: Callable[[Array], Array]) -> Problem:

@@ -111,6 +111,21 @@ def test_loader_that_yields_noise_is_told_by_the_stored_pairs(healthy):
     assert BY_ID["labels-unrelated-to-images"].evidence(seen) is None
 
 
+def test_loader_that_breaks_the_pairs_is_mended_by_the_stored_ones(healthy):
+    facts = {
+        "pixel neighbours z": 0.1,
+        "random features z": -0.4,
+        "validation accuracy": 0.1,
+        "stored random features z": 50.0,
+        "stored pixel neighbours z": 40.0,
+        "images seen twice": 90.0,
+        "images read": 100.0,
+    }
+    seen, cause = healthy._replace(facts={**healthy.facts, **facts}), BY_ID["labels-unrelated-to-images"]
+    assert cause.evidence(seen).strength == 1
+    assert len(cause.remedies(seen)) == 1
+
+
 def test_small_leak_is_tried_and_a_harmful_one_is_not(healthy):
     small = with_facts(healthy, "train-valid-overlap", **{"accuracy owed to the leak": 0.01})
     arrays = small.bench.problem._replace(valid=cp.Dataset(np.zeros((30, 8, 8, 1)), np.zeros(30, int)))
@@ -145,7 +160,6 @@ def test_noise_limits_what_noise_leaves(share, fitted, loss, limited, healthy):
 
 PLANTED = {
     "reshuffled_labels": "labels-reshuffled-each-epoch",
-    "mispairing_loader": "labels-unrelated-to-images",
     "noisy_labels": "label-noise",
     "split_by_class": "class-missing-from-split",
     "leaked_validation": "train-valid-overlap",

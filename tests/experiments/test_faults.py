@@ -126,3 +126,13 @@ def test_statistics_never_updated_are_those_of_the_start(problem):
     _, after = model.apply(params, state, images, key=jax.random.key(1), train=True)
     assert jax.tree.leaves(state)
     jax.tree.map(np.testing.assert_array_equal, state, after)
+
+
+def test_labels_are_dealt_anew_every_epoch(problem):
+    loader = plant(problem, "reshuffled_labels").batches
+    assert not np.array_equal(*(np.concatenate([labels for _, labels in loader(epoch)]) for epoch in (0, 1)))
+
+
+def test_split_by_class_shares_no_class(problem):
+    planted = plant(problem, "split_by_class")
+    assert not set(planted.train.labels) & set(planted.valid.labels)

@@ -75,7 +75,7 @@ def _advise_encoding(seen: Observation) -> Advice:
 def _unrelated(seen: Observation) -> Evidence | None:
     """Neither neighbours nor random features find the labels in the images, and nor did the network."""
     pixels, features = fact(seen, "pixel neighbours z"), fact(seen, "random features z")
-    enough = fact(seen, "images read") >= FEWEST_FOR_PAIRING
+    enough = fact(seen, "images read") >= FEWEST_FOR_PAIRING or _stored_z(seen) > UNSURE_Z
     # Without held-out images the network's own accuracy may be memory, and says nothing.
     generalises = seen.bench.has_valid and fact(seen, "validation accuracy") > above_chance(seen.bench)
     if not (enough and pixels < PAIRED_Z and features < PAIRED_Z and not generalises) or _is_loaders_doing(seen):
@@ -104,11 +104,12 @@ def _stored_pairs(seen: Observation) -> tuple[Remedy, ...]:
     return (train_as_stored,) if _stored_z(seen) > UNSURE_Z else ()
 
 
-def _advise_unrelated(_: Observation) -> Advice:
+def _advise_unrelated(seen: Observation) -> Advice:
     """Where the pairing usually breaks."""
+    where = " The stored pairs are sound: it is the loader that breaks them." if _stored_pairs(seen) else ""
     return Advice(
         "Look at twenty images beside their labels. Images and labels were probably shuffled, sorted or filtered"
-        " apart; permute both with the same indices.",
+        f" apart; permute both with the same indices.{where}",
         "order = rng.permutation(len(images)); images, labels = images[order], labels[order]",
     )
 

@@ -14,7 +14,7 @@ from cnnprobe.types import Dataset, Evidence, Problem, Remedy
 WORTH_IT = 0.05  # points of accuracy that count, as for a remedy
 ERRORS = 2.0  # standard errors that a difference of accuracies must exceed
 OVERLAP = 0.05  # share of the validation images; a handful of duplicates is in many data sets
-MAX_BYTES = 1e9  # of images that a remedy may copy
+MAX_BYTES = 3e8  # of images that a remedy may copy
 FEWEST_LEFT = 20  # images to validate on
 
 

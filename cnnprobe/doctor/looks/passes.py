@@ -14,7 +14,7 @@ from cnnprobe.probes.inputs import Consistency, knn_consistency, pixel_features,
 from cnnprobe.probes.labels import class_ids
 from cnnprobe.types import Batch, Dataset
 
-MAX_READ = 2000  # images of each pass through a loader
+MAX_READ = 1000  # images of each pass through a loader
 MAX_READ_AGAIN = 200  # examples of a source, which may be slow
 MAX_VALUES = 1024  # of an image that stand for it
 UNSURE_Z = 10.0  # standard deviations of the permutation null below which a loader is held against the stored pairs
