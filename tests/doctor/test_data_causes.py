@@ -68,10 +68,7 @@ LOOK_ALIKES = [
     ("labels-reshuffled-each-epoch", {"images seen twice": 2.0}),  # chance
     ("labels-reshuffled-each-epoch", {"label conflict share": 0.01}),  # a few bad labels
     ("label-noise", {"contradicted label share": 0.17}),  # one label in seven
-    (
-        "label-noise",
-        {"random features z": 1.0, "pixel neighbours z": 0.0},
-    ),  # labels that have nothing to do with images
+    ("label-noise", {"random features z": 1.0, "pixel neighbours z": 0.0}),  # labels that belong to other images
     ("label-noise", {"label conflict share": 0.9}),  # labels that change from pass to pass
     ("label-noise", {"random features accuracy": 0.15}),  # images that are hard for simple features
     ("class-missing-from-split", {"label out of range share": 0.1}),  # labels that count from 1
@@ -134,6 +131,13 @@ def test_small_leak_is_tried_and_a_harmful_one_is_not(healthy):
     assert len(BY_ID["train-valid-overlap"].remedies(small)) == 1
     harmful = small._replace(facts={**small.facts, **SICK["train-valid-overlap"]})
     assert BY_ID["train-valid-overlap"].remedies(harmful) == ()
+
+
+def test_small_leak_of_a_source_makes_no_finding(healthy):
+    small = with_facts(healthy, "train-valid-overlap", **{"accuracy owed to the leak": 0.01})
+    source = [{"image": np.zeros((8, 8, 1)), "label": 0}]
+    small = small._replace(bench=small.bench._replace(problem=small.bench.problem._replace(valid=source)))
+    assert BY_ID["train-valid-overlap"].evidence(small).strength < 0.5
 
 
 def test_class_missing_from_validation_alone_is_weak_and_has_no_remedy(healthy):
