@@ -4,7 +4,7 @@ import math
 import time
 
 from cnnprobe.doctor.bench import above_chance
-from cnnprobe.doctor.causes.noise import noise_start
+from cnnprobe.doctor.causes.noise import is_limited_by_noise
 from cnnprobe.doctor.causes.record import fact
 from cnnprobe.doctor.observation import Observation, error_text
 from cnnprobe.doctor.rank import ENOUGH, has_learnt, is_cut_short
@@ -14,7 +14,6 @@ from cnnprobe.types import Diagnosis, Evidence, Finding
 STOPPERS = ("the model's init", "the model's forward pass", "the user's loss", "the training step")
 FEW_UPDATES = 50  # below which even a healthy network still predicts one class
 WORSE = 1.5  # times the loss of a blind guess: a network that is surely wrong on what it gets wrong
-NOISE_MARGIN = 0.15  # between what noise leaves of accuracy and loss, and what training reaches
 LONGER = 3  # times the user's own steps, to see whether more would help
 
 
@@ -60,26 +59,13 @@ def _without_fault(plan: Plan, seen: Observation) -> tuple[str, str]:
     if fact(seen, "end loss ratio") > WORSE:
         worse = fact(seen, "end loss ratio")
         return "cannot-tell", f"{_steps(seen)}, but its loss is still {worse:.3g} times that of a blind guess."
-    if _is_limited_by_noise(seen):
+    if is_limited_by_noise(seen):
         share, fitted = fact(seen, "contradicted label share"), fact(seen, "training accuracy")
         return "noise-limited", (
             f"{_steps(seen)}. About {share:.0%} of the training labels contradict their images, and it fits"
             f" {fitted:.0%} of them: better labels would help, a better network would not."
         )
     return "healthy", f"{_steps(seen)}. No fault was found."
-
-
-def _is_limited_by_noise(seen: Observation) -> bool:
-    """Whether neighbours find noise in the labels, and training fits as much of them as noise leaves.
-
-    The loss of a network that knows every class and every rate of error ends at the entropy of the noise.
-    """
-    share, fitted = fact(seen, "contradicted label share"), fact(seen, "training accuracy")
-    if not share > noise_start() or not abs(fitted - (1 - share)) < NOISE_MARGIN:
-        return False
-    classes = max(seen.bench.num_classes, 2)
-    floor = -(1 - share) * math.log(1 - share) - share * math.log(share / (classes - 1)) if share < 1 else math.inf
-    return fact(seen, "end loss ratio") > (1 - NOISE_MARGIN) * floor / math.log(classes)
 
 
 def _with_fault(first: Finding) -> str:

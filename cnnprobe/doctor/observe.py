@@ -25,7 +25,6 @@ from cnnprobe.doctor.looks.loss import BOUNDED, LossLook, label_reach, look_at_l
 from cnnprobe.doctor.looks.maps import look_at_maps
 from cnnprobe.doctor.looks.metric import look_at_metric
 from cnnprobe.doctor.looks.modes import look_at_modes, statistics_momentum
-from cnnprobe.doctor.looks.noise import look_at_noise
 from cnnprobe.doctor.looks.optimizer import look_at_optimizer
 from cnnprobe.doctor.looks.passes import look_at_passes
 from cnnprobe.doctor.looks.run import look_at_loss_curve, look_at_updates, name_frozen
@@ -216,7 +215,6 @@ def _after(
     has_dropout = facts.get("strongest dropout rate", 0.0) > 0
     facts |= attempt("the look at the two modes", lambda: look_at_modes(bench, run, has_dropout=has_dropout), {})
     facts |= attempt("the scores", lambda: look_at_scores(bench, run), {})
-    facts |= attempt("the look at the noise of the labels", lambda: look_at_noise(bench, run), {})
     facts |= attempt("the look at the metric", lambda: look_at_metric(bench, run), {})
     facts |= attempt("the look at the leak", lambda: look_at_leak(bench, run), {})
     return rows

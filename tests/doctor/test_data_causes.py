@@ -5,7 +5,7 @@ import pytest
 
 import cnnprobe as cp
 from cnnprobe.doctor.causes import CAUSES
-from cnnprobe.doctor.conclude import _is_limited_by_noise
+from cnnprobe.doctor.causes.noise import is_limited_by_noise
 from experiments.faults import plant
 from experiments.problems import build_problem
 
@@ -15,8 +15,8 @@ SICK = {
     "labels-reshuffled-each-epoch": {"label conflict share": 0.9, "images seen twice": 920.0},
     "label-noise": {
         "contradicted label share": 0.5,
-        "label share contradicted by the network": 0.45,
         "random features z": 20.0,
+        "random features accuracy": 0.45,
         "training accuracy": 0.55,
     },
     "class-missing-from-split": {"classes missing from training": 2.0, "validation share in missing classes": 0.8},
@@ -68,11 +68,9 @@ LOOK_ALIKES = [
     ("labels-reshuffled-each-epoch", {"images seen twice": 2.0}),  # chance
     ("labels-reshuffled-each-epoch", {"label conflict share": 0.01}),  # a few bad labels
     ("label-noise", {"contradicted label share": 0.17}),  # one label in seven
-    (
-        "label-noise",
-        {"random features z": 1.0, "pixel neighbours z": 0.0},
-    ),  # labels that have nothing to do with images
+    ("label-noise", {"random features z": 1.0, "pixel neighbours z": 0.0}),  # labels that belong to other images
     ("label-noise", {"label conflict share": 0.9}),  # labels that change from pass to pass
+    ("label-noise", {"random features accuracy": 0.15}),  # images that are hard for simple features
     ("class-missing-from-split", {"label out of range share": 0.1}),  # labels that count from 1
     ("train-valid-overlap", {"validation overlap share": 0.01}),  # duplicates of the data set itself
     ("augmentation-destroys-signal", {"training batch accuracy": 0.75}),  # the network can read what features cannot
@@ -135,6 +133,13 @@ def test_small_leak_is_tried_and_a_harmful_one_is_not(healthy):
     assert BY_ID["train-valid-overlap"].remedies(harmful) == ()
 
 
+def test_small_leak_of_a_source_makes_no_finding(healthy):
+    small = with_facts(healthy, "train-valid-overlap", **{"accuracy owed to the leak": 0.01})
+    source = [{"image": np.zeros((8, 8, 1)), "label": 0}]
+    small = small._replace(bench=small.bench._replace(problem=small.bench.problem._replace(valid=source)))
+    assert BY_ID["train-valid-overlap"].evidence(small).strength < 0.5
+
+
 def test_class_missing_from_validation_alone_is_weak_and_has_no_remedy(healthy):
     facts = {"classes missing from validation": 3.0, "classes missing from training": 0.0}
     seen = healthy._replace(
@@ -153,7 +158,7 @@ def test_class_missing_from_validation_alone_is_weak_and_has_no_remedy(healthy):
 ])  # fmt: skip
 def test_noise_limits_what_noise_leaves(share, fitted, loss, limited, healthy):
     facts = {"contradicted label share": share, "training accuracy": fitted, "end loss ratio": loss}
-    assert _is_limited_by_noise(healthy._replace(facts={**healthy.facts, **facts})) == limited
+    assert is_limited_by_noise(healthy._replace(facts={**healthy.facts, **facts})) == limited
 
 
 # --- whole diagnoses -----------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Labels that are wrong at random."""
 
+import math
+
 from cnnprobe.doctor.causes.pairing import MOVED, dealt_anew_share
 from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, highest, readings
 from cnnprobe.doctor.observation import Observation
@@ -9,7 +11,8 @@ from cnnprobe.types import Dataset, Evidence, Remedy
 USUAL = 0.25  # share of wrong labels up to which networks learn nearly as well
 CLEARLY = 1.4  # times the start, from which a share is no chance: it is counted on some hundred images
 UNCONFIRMED = 0.85  # strength below what speaks for itself: hard images look like noise to simple features
-BY_HEART = 0.9  # training accuracy from which a network says nothing of wrong labels any more
+FOUND = 0.6  # share of the right labels that features must find, or else the images are hard rather than mislabelled
+MARGIN = 0.15  # between what noise leaves of accuracy and loss, and what training reaches
 LINKED_Z = 4.0  # standard deviations of the permutation null; below, labels have nothing to do with the images
 FEWEST_READ = 300  # images
 MOST_EXAMPLES = 3000  # that can be judged by the images of the other half within seconds
@@ -20,22 +23,39 @@ def noise_start() -> float:
     return max(USUAL, highest("contradicted label share", factor=1.3))
 
 
-def _noisy(seen: Observation) -> Evidence | None:
-    """Labels that contradict their images where these leave no doubt, to simple features and to the network."""
-    share, start = fact(seen, "contradicted label share"), noise_start()
+def contradicted_share(seen: Observation) -> float:
+    """Share of labels that images contradict where they leave no doubt; NaN where labels or features cannot tell."""
+    share = fact(seen, "contradicted label share")
     linked = max(fact(seen, "pixel neighbours z"), fact(seen, "random features z")) > LINKED_Z
+    found = fact(seen, "random features accuracy") >= FOUND * (1 - share)
+    is_told = linked and found and fact(seen, "images read") >= FEWEST_READ and not dealt_anew_share(seen) > MOVED
+    return share if is_told else math.nan
+
+
+def is_limited_by_noise(seen: Observation) -> bool:
+    """Whether features find noise in the labels, and training fits as much of them as noise leaves.
+
+    The loss of a network that knows every class and every rate of error ends at the entropy of the noise.
+    """
+    share, fitted = contradicted_share(seen), fact(seen, "training accuracy")
+    if not noise_start() < share < 1 or not abs(fitted - (1 - share)) < MARGIN:
+        return False
+    classes = max(seen.bench.num_classes, 2)
+    floor = -(1 - share) * math.log(1 - share) - share * math.log(share / (classes - 1))
+    return fact(seen, "end loss ratio") > (1 - MARGIN) * floor / math.log(classes)
+
+
+def _noisy(seen: Observation) -> Evidence | None:
+    """Labels that contradict their images where these leave no doubt; decisive where training ends as they make it."""
+    share, start = contradicted_share(seen), noise_start()
     strength = graded(share, start, CLEARLY * start)
-    if not (strength and linked and fact(seen, "images read") >= FEWEST_READ) or dealt_anew_share(seen) > MOVED:
+    if not strength:
         return None
-    by_network = fact(seen, "label share contradicted by the network")
-    if by_network < start / 2 and fact(seen, "training accuracy") < BY_HEART:
-        return None  # the images are hard for simple features, not for the network
-    sentence = (
-        f"Where images leave least doubt, {share:.0%} of the labels say something else than images that look alike"
-    )
-    sentence += f", and {by_network:.0%} from what the trained network says." if by_network > start else "."
-    names = ("contradicted label share", "label share contradicted by the network", "random features accuracy")
-    return Evidence(sentence, readings(seen, *names), strength if by_network > start else UNCONFIRMED * strength)
+    sentence = f"Where images leave least doubt, {share:.0%} of the labels differ from those of images that look alike"
+    limited = is_limited_by_noise(seen)
+    sentence += f", and training fits {fact(seen, 'training accuracy'):.0%} of them." if limited else "."
+    names = ("contradicted label share", "random features accuracy", "training accuracy", "end loss ratio")
+    return Evidence(sentence, readings(seen, *names), strength if limited else UNCONFIRMED * strength)
 
 
 def _remedies(seen: Observation) -> tuple[Remedy, ...]:

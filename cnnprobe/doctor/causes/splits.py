@@ -16,6 +16,7 @@ ERRORS = 2.0  # standard errors that a difference of accuracies must exceed
 OVERLAP = 0.05  # share of the validation images; a handful of duplicates is in many data sets
 MAX_BYTES = 3e8  # of images that a remedy may copy
 FEWEST_LEFT = 20  # images to validate on
+UNSHOWN = 0.4  # strength that makes no finding by itself
 
 
 def _are_arrays(problem: Problem) -> bool:
@@ -101,7 +102,8 @@ def _overlapping(seen: Observation) -> Evidence | None:
         "accuracy on fresh images",
         "accuracy owed to the leak",
     )
-    return Evidence(f"{sentence}.", readings(seen, *names), 0.5 + 0.5 * strength)
+    is_shown = _is_flattered(seen) or _are_arrays(seen.bench.problem)  # else nothing could show that it is harmless
+    return Evidence(f"{sentence}.", readings(seen, *names), 0.5 + 0.5 * strength if is_shown else UNSHOWN)
 
 
 def _is_flattered(seen: Observation) -> bool:
