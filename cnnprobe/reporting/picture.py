@@ -71,8 +71,10 @@ def layer_marks(name: str, readings: dict[str, LayerRow], diagnosis: Diagnosis) 
 def _reading_marks(layer: LayerRow) -> list[str]:
     """The readings of a layer that no healthy one has."""
     most_dead = healthy_band("dead unit share")[1]
+    # The gradient of the weights alone is also NaN where a layer's kernel could not be told from its name.
+    gradients = (layer.gradient_rms, layer.activation_gradient_rms)
     marks = {
-        "gradient is not a number": not math.isfinite(layer.gradient_rms),
+        "gradient is not a number": not any(map(math.isfinite, gradients)),
         "no gradient": layer.gradient_rms == 0,
         "does not move": layer.log10_update_ratio == -math.inf,
         f"{percent_text(layer.dead_share)} dead units": most_dead is not None and layer.dead_share > most_dead,

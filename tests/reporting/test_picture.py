@@ -1,5 +1,6 @@
 """The picture of the network: its boxes, the lines of its branches, and its marks."""
 
+import math
 import re
 
 import pytest
@@ -44,7 +45,7 @@ def test_a_healthy_network_has_no_marks(healthy):
     ("changes", "mark"),
     [
         ({"gradient_rms": 0.0}, "no gradient"),
-        ({"gradient_rms": float("nan")}, "gradient is not a number"),
+        ({"gradient_rms": math.nan, "activation_gradient_rms": math.nan}, "gradient is not a number"),
         ({"log10_update_ratio": float("-inf")}, "does not move"),
         ({"dead_share": 1.0}, "100 % dead units"),
     ],
@@ -57,6 +58,10 @@ def test_what_no_healthy_layer_has_is_marked_in_words(changes, mark, healthy):
 def test_marks_are_words_on_the_page(healthy):
     sick = with_layer(healthy, 1, gradient_rms=0.0, dead_share=1.0)
     assert boxes(sick)[2].replace("&middot;", "·").endswith("▲ no gradient · 100 % dead units")
+
+
+def test_a_gradient_that_was_not_measured_is_not_marked(healthy):
+    assert draw_nodes(with_layer(healthy, 1, gradient_rms=math.nan))[2].marks == ()
 
 
 def test_dead_units_within_the_healthy_band_are_not_marked(healthy):
