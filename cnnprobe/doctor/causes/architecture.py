@@ -17,15 +17,15 @@ from cnnprobe.doctor.causes.record import (
     readings,
     rising,
 )
-from cnnprobe.doctor.network_remedies import (
+from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.remedies import redraw_parameters, use_relu
+from cnnprobe.doctor.remedies_network import (
     each_image_alone,
     each_image_by_its_own_statistics,
     insert_relu,
     lift_biases,
     use_leaky,
 )
-from cnnprobe.doctor.observation import Observation
-from cnnprobe.doctor.remedies import redraw_parameters, use_relu
 from cnnprobe.types import Evidence, Problem, Remedy
 
 UPSTREAM = 0.5  # strength from which another cause is held to have killed the units

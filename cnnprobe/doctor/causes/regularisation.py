@@ -2,9 +2,9 @@
 
 from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, graded_log, highest, readings, rising
 from cnnprobe.doctor.looks.modes import NUM_PROBED
-from cnnprobe.doctor.network_remedies import each_image_alone, evaluate_without_dropout, keep_outputs
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import faster_statistics, thin_dropout, use_batch_statistics
+from cnnprobe.doctor.remedies_network import each_image_alone, evaluate_without_dropout, keep_outputs
 from cnnprobe.types import Evidence, Remedy
 
 FEWEST_ZEROS = 0.02  # share of the scores that training sets to zero, from which dropout stands behind the last layer
