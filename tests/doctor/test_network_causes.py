@@ -8,7 +8,7 @@ import optax.contrib
 import pytest
 
 import cnnprobe as cp
-from cnnprobe.doctor import network_remedies
+from cnnprobe.doctor import remedies_network
 from cnnprobe.doctor.causes import CAUSES
 from cnnprobe.doctor.looks.loss import label_reach, look_at_loss
 from cnnprobe.doctor.looks.modes import look_at_modes
@@ -174,7 +174,7 @@ def test_lost_state_is_seen_and_carried_with_the_users_step_size(tiny_bench, sho
 def test_decay_is_measured_and_removed(optimizer, rate, tiny_bench, short_run):
     problem = tiny_bench.problem._replace(optimizer=optimizer)
     assert asked(tiny_bench, short_run, optimizer)[0]["decay a step"] == pytest.approx(rate, rel=0.01, abs=1e-9)
-    mended = network_remedies.remove_decay(problem).optimizer
+    mended = remedies_network.remove_decay(problem).optimizer
     assert asked(tiny_bench, short_run, mended)[0]["decay a step"] == 0
 
 
@@ -287,7 +287,7 @@ def test_dropout_of_features_is_where_it_belongs(dropping, tiny_bench, short_run
 def test_each_image_alone_draws_masks_of_its_own_at_the_users_rate(tiny_bench, short_run):
     shared = plant(tiny_bench.problem, "dropout_mask_shared")
     before = modes_of(shared, tiny_bench, short_run)
-    after = modes_of(network_remedies.each_image_alone(shared), tiny_bench, short_run)
+    after = modes_of(remedies_network.each_image_alone(shared), tiny_bench, short_run)
     assert before["mask sharing"] > 0.3 > 0.15 > after["mask sharing"]
     assert after["strongest dropout rate"] == before["strongest dropout rate"]
 

@@ -1,6 +1,9 @@
 """Faults of the network as it was drawn."""
 
 import functools
+import math
+
+import numpy as np
 
 from cnnprobe.doctor.causes import inputs, labels, optimisation
 from cnnprobe.doctor.causes.loss import is_over_axes
@@ -14,9 +17,15 @@ from cnnprobe.doctor.causes.record import (
     readings,
     rising,
 )
-from cnnprobe.doctor.network_remedies import each_image_alone, insert_relu, lift_biases, use_leaky
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import redraw_parameters, use_relu
+from cnnprobe.doctor.remedies_network import (
+    each_image_alone,
+    each_image_by_its_own_statistics,
+    insert_relu,
+    lift_biases,
+    use_leaky,
+)
 from cnnprobe.types import Evidence, Problem, Remedy
 
 UPSTREAM = 0.5  # strength from which another cause is held to have killed the units
@@ -105,7 +114,7 @@ def _dead(seen: Observation) -> Evidence | None:
     )
     if not strength or _is_explained(seen):
         return None
-    worst = max(seen.layers, key=lambda row: row.dead_share if row.dead_share == row.dead_share else 0.0, default=None)
+    worst = max(seen.layers, key=lambda row: np.nan_to_num(row.dead_share), default=None)
     sentence = (
         f"In {worst.name if worst else 'a layer'} {last:.0%} of the units are zero for every image, {first:.0%} of them"
         f" before the first step; a share of {felt:.2g} of the outputs depends on the image."
@@ -150,6 +159,12 @@ def _leaking(seen: Observation) -> Evidence | None:
         " norm mixes the batch axis with others."
     )
     return Evidence(sentence, readings(seen, "cross example share", "validation accuracy"), strength)
+
+
+def _set_apart(seen: Observation) -> tuple[Remedy, ...]:
+    """Each image alone; with normalisation by the batch, whose stored statistics are of no use then, by its own."""
+    is_normalised = not math.isnan(fact(seen, "statistics momentum"))
+    return (each_image_by_its_own_statistics,) if is_normalised else (each_image_alone,)
 
 
 def _advise_apart(seen: Observation) -> Advice:
@@ -225,7 +240,7 @@ CAUSES = (
         "images of a batch feel each other",
         "architecture",
         _leaking,
-        lambda _: (each_image_alone,),
+        _set_apart,
         _advise_apart,
         "Where the batch axis is mixed with others, an image's outputs are made of its neighbours: training can"
         " memorise batches, and a new batch gets answers for other images.",

@@ -5,9 +5,9 @@ import math
 from cnnprobe.doctor.causes.loss import FINGERPRINT, is_over_axes
 from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, readings
 from cnnprobe.doctor.looks.loss import NUM_CONSTRUCTED, RECOVERED
-from cnnprobe.doctor.network_remedies import reference_loss, softmax_over_classes
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import average_loss
+from cnnprobe.doctor.remedies_network import reference_loss, softmax_over_classes
 from cnnprobe.types import Evidence, Remedy
 
 FLAT = {  # losses that lead to the right class, slowly: name -> what they are

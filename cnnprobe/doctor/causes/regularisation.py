@@ -2,9 +2,9 @@
 
 from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, graded_log, highest, readings, rising
 from cnnprobe.doctor.looks.modes import NUM_PROBED
-from cnnprobe.doctor.network_remedies import each_image_alone, evaluate_without_dropout, keep_outputs
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import faster_statistics, thin_dropout, use_batch_statistics
+from cnnprobe.doctor.remedies_network import each_image_alone, evaluate_without_dropout, keep_outputs
 from cnnprobe.types import Evidence, Remedy
 
 FEWEST_ZEROS = 0.02  # share of the scores that training sets to zero, from which dropout stands behind the last layer
@@ -48,9 +48,10 @@ def _shared(seen: Observation) -> Evidence | None:
     if _is_constant(seen):
         sentence = "Dropout leaves out the same units whatever key it is given: its key is a constant."
         return Evidence(sentence, readings(seen, "mask variance ratio", *names[:2]), 0.9)
-    # Masks of their own, by chance, have one part in as many as there are images in common.
+    # Masks of their own have one part in as many as there are images in common, those of a batch one in its number.
     chance = 1 / min(NUM_PROBED, len(seen.bench.train.images))
-    strength = rising(sharing, max(2 * highest("mask sharing"), 4 * chance), 0.5)
+    start = max(2 * highest("mask sharing"), 4 * chance)
+    strength = graded_log(sharing, start, 4 * start)
     if not strength:
         return None
     sentence = (

@@ -7,9 +7,9 @@ import optax
 
 from cnnprobe.doctor.causes.record import Advice, Cause, fact, highest, readings, rising
 from cnnprobe.doctor.looks.run import frozen_leaves
-from cnnprobe.doctor.network_remedies import remove_decay, same_rule, train_held
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import replace_optimizer, restore_gradients
+from cnnprobe.doctor.remedies_network import remove_decay, same_rule, train_held
 from cnnprobe.types import Evidence, Remedy
 
 REFERENCE = optax.adam(1e-3)

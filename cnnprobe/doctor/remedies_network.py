@@ -12,7 +12,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from cnnprobe.doctor.remedies import cross_entropy, log_of, logit_of, map_outputs, operate, use_cross_entropy
+from cnnprobe.doctor.remedies import (
+    cross_entropy,
+    log_of,
+    logit_of,
+    map_outputs,
+    operate,
+    use_batch_statistics,
+    use_cross_entropy,
+)
 from cnnprobe.tracing.calls import trace_call
 from cnnprobe.tracing.interpret import Edit, evaluate
 from cnnprobe.tracing.layers import find_structure
@@ -79,6 +87,11 @@ def each_image_alone(problem: Problem) -> Problem:
         return outputs, jax.tree.map(_merged, states)
 
     return problem._replace(model=Model(problem.model.init, alone))
+
+
+def each_image_by_its_own_statistics(problem: Problem) -> Problem:
+    """Runs the model on each image alone, and normalises by that image's statistics in evaluation as in training."""
+    return each_image_alone(use_batch_statistics(problem))
 
 
 def _with_relus(fn: Callable) -> Callable:

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from cnnprobe.doctor import network_remedies as remedies
+from cnnprobe.doctor import remedies_network as remedies
 from cnnprobe.models.networks import small_cnn
 from cnnprobe.types import Model
 from experiments.faults import plant
@@ -85,3 +85,12 @@ def test_lifted_biases_are_zero_and_scales_stay(problem):
     params, _ = lifted.init(KEY, problem.train.images)
     assert float(model.init(KEY, problem.train.images)[0]["dense1"]["bias"][0]) == -20
     assert (float(params["dense1"]["bias"][0]), float(params["norm1"]["scale"][0])) == (0.0, 1.0)
+
+
+def test_own_statistics_are_the_same_in_both_modes_and_in_any_batch(problem):
+    model, images = small_cnn(10, batch_norm=True), problem.train.images
+    weights = model.init(KEY, images)
+    own = remedies.each_image_by_its_own_statistics(problem._replace(model=model)).model
+    trained, evaluated = (apply_once(own, weights, images, train=train) for train in (True, False))
+    np.testing.assert_allclose(trained, evaluated, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(apply_once(own, weights, images[:3]), evaluated[:3], rtol=1e-4, atol=1e-5)
