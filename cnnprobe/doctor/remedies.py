@@ -112,7 +112,7 @@ def shuffle_batches(problem: Problem) -> Problem:
 
 
 def map_outputs(fn: Callable[[Outputs], Outputs]) -> Remedy:
-    """Applies `fn` to each of the model's outputs before the user's loss sees them; numbers among them stay as they are."""
+    """Applies `fn` to the model's outputs, but for single numbers, before the user's loss sees them."""
 
     def changed(outputs: Outputs) -> Outputs:
         """What the loss is given: a penalty that comes with the scores is no score."""

@@ -144,9 +144,7 @@ def test_sick_module_raises_the_error_it_raises_on_an_example():
 
 @pytest.mark.parametrize("module", [None, 3, (1, 2), ()])
 def test_what_is_neither_is_refused(module):
-    with pytest.raises(
-        ValueError, match=r"module must be an eqx.Module, a pair \(module, state\) or a constructor, got"
-    ):
+    with pytest.raises(ValueError, match=r"must be an eqx.Module, a pair \(module, state\) or a constructor, got"):
         from_equinox(module)
 
 

@@ -68,7 +68,7 @@ def test_same_function_gives_the_same_model():
 
 @pytest.mark.parametrize("network", [None, 3, "net", (dropping, dropping), hk.Linear])
 def test_what_is_no_network_is_refused(network):
-    with pytest.raises(ValueError, match="network must be a function.*got"):
+    with pytest.raises(ValueError, match=r"network must be a function.*got"):
         from_haiku(network)
 
 
