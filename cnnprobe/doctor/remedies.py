@@ -112,12 +112,16 @@ def shuffle_batches(problem: Problem) -> Problem:
 
 
 def map_outputs(fn: Callable[[Outputs], Outputs]) -> Remedy:
-    """Applies `fn` to the model's outputs before the user's loss sees them."""
+    """Applies `fn` to the model's outputs, but for single numbers, before the user's loss sees them."""
+
+    def changed(outputs: Outputs) -> Outputs:
+        """What the loss is given: a penalty that comes with the scores is no score."""
+        return jax.tree.map(lambda leaf: fn(leaf) if jnp.ndim(leaf) else leaf, outputs)
 
     def remedy(problem: Problem) -> Problem:
         """The problem with this one thing changed."""
         loss = problem.loss
-        return problem._replace(loss=lambda outputs, labels: loss(fn(outputs), labels))
+        return problem._replace(loss=lambda outputs, labels: loss(changed(outputs), labels))
 
     return remedy
 
@@ -134,10 +138,10 @@ def logit_of(outputs: Outputs) -> Outputs:
     )
 
 
-def cross_entropy(outputs: Float[Array, "batch classes"], labels: Labels) -> Float[Array, ""]:
-    """Mean softmax cross-entropy from logits, for integer, one-hot and soft labels."""
+def cross_entropy(outputs: Outputs, labels: Labels) -> Float[Array, ""]:
+    """Mean softmax cross-entropy from logits [batch, classes], the first of the outputs, for labels of any encoding."""
     labels = jnp.asarray(labels)
-    logits = outputs.astype(jnp.float32)
+    logits = jax.tree.leaves(outputs)[0].astype(jnp.float32)
     if labels.shape == logits.shape:
         return optax.softmax_cross_entropy(logits, labels.astype(jnp.float32)).mean()
     ids = labels.reshape(logits.shape[:1]).astype(jnp.int32)
@@ -248,7 +252,8 @@ def pool_to_cross_entropy(problem: Problem) -> Problem:
     def pooled(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Outputs, State]:
         """The user's model with global average pooling behind it."""
         outputs, state = apply(params, state, images, key=key, train=train)
-        return outputs.mean(axis=tuple(range(1, outputs.ndim - 1))), state
+        scores = jax.tree.leaves(outputs)[0]
+        return scores.mean(axis=tuple(range(1, scores.ndim - 1))), state
 
     return problem._replace(model=Model(problem.model.init, pooled), loss=cross_entropy)
 

@@ -156,29 +156,34 @@ def _applied(parts: Callable[[], _Parts]) -> Callable[..., tuple[Outputs, State]
     """The `apply` of a model."""
 
     @functools.cache
-    def takes_examples(structs: tuple, train: bool) -> bool:
-        """Whether the module runs on one example at a time."""
-        leaves, structure = structs
+    def takes_examples(leaves: tuple, structure: Any, train: bool) -> bool:
+        """Whether the module runs on one example at a time; where it also runs on the batch, on what adds no axis."""
         args = jax.tree.unflatten(structure, leaves)
-        try:
-            jax.eval_shape(functools.partial(_run, parts(), train=train, by_example=True), *args)
-        except Exception as error:  # it is written for a batch, or it runs on neither: then this error says why
-            try:
-                jax.eval_shape(functools.partial(_run, parts(), train=train, by_example=False), *args)
-            except Exception:
-                raise error from None
-            return False
-        return True
+        of_examples, of_batch = (_output_rank(parts(), args, train=train, by_example=way) for way in (True, False))
+        if isinstance(of_batch, Exception):
+            if isinstance(of_examples, Exception):
+                raise of_examples
+            return True
+        return not isinstance(of_examples, Exception) and of_examples <= of_batch
 
     def apply(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Outputs, State]:
         """The module's outputs and its new state."""
         args = (params, state, jnp.asarray(images), key)
         leaves, structure = jax.tree.flatten(jax.tree.map(_shape_of, args))
-        by_example = takes_examples((tuple(leaves), structure), train)
+        by_example = takes_examples(tuple(leaves), structure, train)
         outputs, new_state = _run(parts(), *args, train=train, by_example=by_example)
         return outputs, new_state if train else state
 
     return apply
+
+
+def _output_rank(parts: _Parts, args: tuple, *, train: bool, by_example: bool) -> int | Exception:
+    """Number of axes of the outputs, or why the module does not run this way."""
+    try:
+        outputs, _ = jax.eval_shape(functools.partial(_run, parts, train=train, by_example=by_example), *args)
+    except Exception as error:  # a module may raise anything on what it is not written for
+        return error
+    return max(len(leaf.shape) for leaf in jax.tree.leaves(outputs))
 
 
 def _shape_of(leaf: Array) -> jax.ShapeDtypeStruct:

@@ -133,10 +133,8 @@ def take_apart(model: "keras.Model") -> KerasParts:
 
 
 def _paths(model_name: str, variables: list["keras.Variable"]) -> list[str]:
-    """Paths without the name of the model, where all begin with it."""
-    paths = [variable.path for variable in variables]
-    front = f"{model_name}/"
-    return [path.removeprefix(front) for path in paths] if all(path.startswith(front) for path in paths) else paths
+    """Paths of variables, without the name of the model itself."""
+    return [variable.path.removeprefix(f"{model_name}/") for variable in variables]
 
 
 def _init(parts: KerasParts, key: Key) -> tuple[Params, State]:

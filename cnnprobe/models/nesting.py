@@ -34,20 +34,21 @@ def flatten_names(tree: Any) -> dict[str, Any]:
 
 
 def distinct_names(names: Iterable[str]) -> list[str]:
-    """The same names, made such that none stands twice and none is the front of another.
+    """The same names, numbered such that none stands twice and none is the front of another.
 
     >>> distinct_names(["conv/w", "conv/w", "conv"])
-    ['conv/w', 'conv/w_1', 'conv_1']
+    ['conv/w', 'conv_1/w', 'conv_2']
     """
     taken: set[str] = set()
     return [_take_name(name, taken) for name in names]
 
 
 def _take_name(name: str, taken: set[str]) -> str:
-    """The name with the first number that makes it free; adds it to `taken`."""
+    """The name, with the first number behind its first part that makes it free; adds it to `taken`."""
+    first, *rest = name.split("/")
     count, free = 0, name
     while any(f"{free}/".startswith(f"{other}/") or f"{other}/".startswith(f"{free}/") for other in taken):
         count += 1
-        free = f"{name}_{count}"
+        free = "/".join([f"{first}_{count}", *rest])
     taken.add(free)
     return free
