@@ -42,6 +42,7 @@ from cnnprobe.probes.inputs import image_stats, knn_consistency, random_features
 from cnnprobe.probes.labels import batch_label_entropy, class_ids, label_stats
 from cnnprobe.probes.losses import name_loss
 from cnnprobe.probes.modes import cross_example_jacobian, mask_variance_ratio, mode_gap, statistics_drift
+from cnnprobe.probes.optimizers import gradient_probe, probe_readings, update_probe, update_stats
 from cnnprobe.probes.predictions import balanced_accuracy, input_sensitivity, prediction_stats
 from cnnprobe.probes.updates import log10_update_ratio, moved_share, sign_update_share, update_cosine, update_ratio
 
@@ -52,12 +53,15 @@ from cnnprobe.reporting.report import write_report
 from cnnprobe.reporting.table import table
 
 # Taps: readings of every layer of an unedited function; its structure, and surgery on it.
+from cnnprobe.tracing.compare import compare_models
 from cnnprobe.tracing.graph import model_graph
+from cnnprobe.tracing.normalising import insert_normalisation
 from cnnprobe.tracing.readings import layer_stats, merge_readings
 from cnnprobe.tracing.surgery import (
     drop_output_activation,
     keep_gradients,
     last_layer_inputs,
+    log_output_softmax,
     replace_activation,
     set_dropout_rate,
 )
