@@ -88,10 +88,15 @@ def _control(plan: Plan, seed: int) -> Scored:
 
 def run_twin(plan: Plan, remedied: Problem, seed: int) -> Scored:
     """The remedied problem from one seed, scored on the same images as its control, as the remedy changes them."""
+    return scored_run(_reseeded(remedied, seed), _bench_of(plan, remedied), plan)
+
+
+def _bench_of(plan: Plan, remedied: Problem) -> Bench:
+    """The samples of the user's data, read anew where the remedy changes them."""
     own = plan.bench.problem
-    same = all(getattr(remedied, field) is getattr(own, field) for field in DATA)
-    bench = plan.bench if same else make_bench(remedied._replace(seed=own.seed))
-    return scored_run(_reseeded(remedied, seed), bench, plan)
+    if all(getattr(remedied, field) is getattr(own, field) for field in DATA):
+        return plan.bench
+    return make_bench(remedied._replace(seed=own.seed))
 
 
 def metric_name(bench: Bench) -> str:
@@ -148,3 +153,9 @@ def _attempt(plan: Plan, remedy: Remedy) -> Attempt:
     """One remedy, run from the first seed."""
     problem = remedy(plan.bench.problem)
     return Attempt(remedy, problem, run_twin(plan, problem, 0))
+
+
+def mended_plan(plan: Plan, attempt: Attempt) -> Plan:
+    """The same plan for the problem that a remedy leaves, whose run from the first seed is known."""
+    bench = _bench_of(plan, attempt.problem)
+    return plan._replace(bench=bench._replace(problem=attempt.problem), controls={0: attempt.scored})

@@ -5,15 +5,27 @@ import time
 import numpy as np
 import pytest
 
-from cnnprobe.doctor import rank, trial
+from cnnprobe.doctor import prove, rank, trial
 from cnnprobe.doctor.causes.record import Advice, Cause
 from cnnprobe.doctor.harm import does_harm
 from cnnprobe.doctor.observation import NO_TIME
-from cnnprobe.doctor.rank import Suspect, weigh
+from cnnprobe.doctor.prove import Suspect
+from cnnprobe.doctor.rank import weigh
 from cnnprobe.doctor.trial import Plan, Scored
 from cnnprobe.types import Curve, Evidence
 
 CURVE = Curve(np.zeros(1), np.zeros(1), np.zeros((1, 10), int), np.zeros((1, 10), int))
+
+
+def fake_runs(monkeypatch, run_twin):
+    """Runs of remedied problems, and controls that are not given."""
+
+    def control(plan, seed):
+        return plan.controls[seed] if seed in plan.controls else run_twin(plan, plan.bench.problem, seed)
+
+    for module in (trial, prove):
+        monkeypatch.setattr(module, "run_twin", run_twin)
+        monkeypatch.setattr(module, "control", control)
 
 
 @pytest.fixture
@@ -21,9 +33,8 @@ def plan(tiny_bench, monkeypatch):
     def run_twin(plan, problem, seed):
         return Scored(problem.batch_size / 100 + 0.001 * seed, CURVE)
 
-    monkeypatch.setattr(trial, "run_twin", run_twin)
-    monkeypatch.setattr(rank, "run_twin", run_twin)
-    monkeypatch.setattr(rank, "_rescued", lambda plan: frozenset())
+    fake_runs(monkeypatch, run_twin)
+    monkeypatch.setattr(prove, "_rescued", lambda plan: frozenset())
     return Plan(tiny_bench, 100, 1.0, 1.0, 0, time.monotonic() + 1e4, {seed: Scored(0.1, CURVE) for seed in range(9)})
 
 
@@ -138,12 +149,22 @@ def test_faults_that_hide_each_other_are_named_without_the_harmless_one(plan, he
     def run_twin(plan, problem, seed):
         return Scored(0.9 if problem.num_epochs & 3 == 3 else 0.1, CURVE)
 
-    monkeypatch.setattr(trial, "run_twin", run_twin)
-    monkeypatch.setattr(rank, "run_twin", run_twin)
+    fake_runs(monkeypatch, run_twin)
     start = plan._replace(bench=plan.bench._replace(problem=plan.bench.problem._replace(num_epochs=8)))
     suspects = (bit("input", "data", 1), bit("loss", "loss", 2), bit("step", "optimisation", 4))
     findings, _ = weigh(start, healthy, suspects)
     assert [(f.cause, f.severity) for f in findings if f.severity == "cause"] == [("input", "cause"), ("loss", "cause")]
+
+
+def test_second_fault_that_shows_only_once_the_first_is_mended(plan, healthy, monkeypatch):
+    def run_twin(plan, problem, seed):
+        return Scored({0: 0.1, 1: 0.1, 2: 0.5, 3: 0.9}[problem.num_epochs & 3], CURVE)
+
+    fake_runs(monkeypatch, run_twin)
+    start = plan._replace(bench=plan.bench._replace(problem=plan.bench.problem._replace(num_epochs=8)))
+    findings, _ = weigh(start, healthy, (bit("input", "data", 1), bit("loss", "loss", 2)))
+    assert [(f.cause, f.severity) for f in findings] == [("loss", "cause"), ("input", "cause")]
+    assert findings[1].trial.gain == pytest.approx(0.4)
 
 
 def test_noise_is_no_harm(plan):

@@ -1,0 +1,191 @@
+"""Proof: remedies that gain from fresh seeds make causes, the earliest in the chain of effects first."""
+
+import functools
+from typing import NamedTuple
+
+from cnnprobe.doctor.causes.record import STAGES, Cause
+from cnnprobe.doctor.harm import DECISIVE, ENOUGH, LARGE, does_harm, gain_of
+from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.substitute import FITTED, rescues
+from cnnprobe.doctor.trial import Attempt, Plan, control, make_trial, mended_plan, run_twin
+from cnnprobe.types import Evidence, Finding, Problem, Remedy, Trial
+
+RIVAL = 0.7  # share of the best gain from which an earlier cause is held to explain the later one
+SEEDS = 3
+IN_NETWORK = {"loss", "architecture", "regularisation"}  # stages of faults that another network does not have
+REPLACEMENTS = 6  # runs' worth of time that substitution takes
+
+
+class Suspect(NamedTuple):
+    """A cause with what speaks for it."""
+
+    cause: Cause
+    evidence: Evidence
+
+
+class Tried(NamedTuple):
+    """A suspect whose best remedy was run from the first seed."""
+
+    suspect: Suspect
+    attempt: Attempt
+    gain: float  # `gain_of`, over the control of the same seed
+
+
+def depth(item: Suspect) -> int:
+    """How far down the chain of effects a cause stands."""
+    return STAGES.index(item.cause.stage)
+
+
+def proved(plan: Plan, seen: Observation, tried: list[Tried]) -> tuple[list[Finding], dict[str, Trial]]:
+    """The first cause and those that help on top of it; and the trials that fresh seeds did not bear out, by cause."""
+    failed: dict[str, Trial] = {}
+    helpful = [item for item in tried if item.gain >= ENOUGH]
+    decisive = [item for item in tried if item.suspect.evidence.strength >= DECISIVE]
+    if not helpful:
+        return _proved_together(plan, seen, decisive), failed
+    while helpful:
+        first = _first_cause(plan, helpful)
+        helpful.remove(first)
+        trial = _confirm(plan, first)
+        if does_harm(plan, trial, first.suspect.evidence.strength):
+            others = sorted(helpful, key=lambda item: -item.gain)
+            others += [item for item in decisive if item is not first and item not in helpful]
+            more = _proved_on_top(plan, seen, first, others)
+            return [finding(seen, first.suspect, "cause", remedy=first.attempt.remedy, trial=trial), *more], failed
+        failed[first.suspect.cause.id] = trial
+    return [], failed
+
+
+def _proved_on_top(plan: Plan, seen: Observation, first: Tried, others: list[Tried]) -> list[Finding]:
+    """Those of the other causes whose remedies gain where the first remedy has been applied."""
+    if not others or not plan.has_time():
+        return []
+    try:
+        after = mended_plan(plan, first.attempt)
+    except Exception:  # the data as the first remedy leaves them cannot be read; then nothing is proved on them
+        return []
+    findings = []
+    for item in others:
+        second = _on_top(after, item)
+        if second is None:
+            continue
+        trial = _confirm(after, second)
+        if does_harm(after, trial, item.suspect.evidence.strength):
+            said = trial._replace(metric=f"{trial.metric}, on top of the first remedy,")
+            findings.append(finding(seen, item.suspect, "cause", remedy=item.attempt.remedy, trial=said))
+    return findings
+
+
+def _on_top(after: Plan, item: Tried) -> Tried | None:
+    """A remedy run on the mended problem from the first seed, if it gains there too."""
+    if not after.has_time():
+        return None
+    try:
+        both = item.attempt.remedy(after.bench.problem)
+        attempt = Attempt(item.attempt.remedy, both, run_twin(after, both, 0))
+    except Exception:  # two remedies may not go together; then the second is not proved
+        return None
+    gain = gain_of(after, attempt)
+    return Tried(item.suspect, attempt, gain) if gain >= ENOUGH else None
+
+
+def _confirm(plan: Plan, item: Tried) -> Trial:
+    """The same pair from fresh seeds, as long as there is time.
+
+    The first seed chose the remedy, so it would flatter it: it counts only where there was no time for another.
+    """
+    scored = {}
+    for seed in range(1, 1 + SEEDS):
+        if not plan.has_time(runs=2):
+            break
+        try:
+            twin = run_twin(plan, item.attempt.problem, seed)
+            control(plan, seed)
+        except Exception:  # another order or other draws may meet an error that the first seed did not, or the deadline
+            break
+        scored[seed] = twin
+    return make_trial(plan, scored or {0: item.attempt.scored})
+
+
+def _rescued(plan: Plan) -> frozenset[str]:
+    """The stages whose reference part alone lets the network fit sixteen images that it does not fit as it is."""
+    if plan.bench.train.ids is None or not plan.has_time(runs=REPLACEMENTS):
+        return frozenset()
+    accuracies = dict(rescues(plan.bench, deadline=plan.deadline))
+    if accuracies.pop("as it is", 1.0) >= FITTED:
+        return frozenset()
+    rescued = {part for part, accuracy in accuracies.items() if accuracy >= FITTED}
+    return frozenset(rescued | (IN_NETWORK if "network" in rescued else set()))
+
+
+def _first_cause(plan: Plan, helpful: list[Tried]) -> Tried:
+    """The earliest in the chain of effects among those that gain nearly as much as the best.
+
+    Where several stages are close, substitution on sixteen images has the first word.
+    """
+    most = max(item.gain for item in helpful)
+    rivals = [item for item in helpful if item.gain >= RIVAL * most]
+    if len({item.suspect.cause.stage for item in rivals}) > 1:
+        rescued = _rescued(plan)
+        rivals = [item for item in rivals if item.suspect.cause.stage in rescued] or rivals
+    return min(rivals, key=lambda item: (depth(item.suspect), -item.suspect.evidence.strength, -item.gain))
+
+
+def _proved_together(plan: Plan, seen: Observation, decisive: list[Tried]) -> list[Finding]:
+    """Faults that hide each other: no remedy gains alone, but all decisive ones together do, one of each stage."""
+    decisive = list({item.suspect.cause.stage: item for item in decisive}.values())
+    if len(decisive) < 2 or not plan.has_time():
+        return []
+    try:
+        joint = _together(plan, decisive)
+    except Exception:  # remedies may not go together; then nothing is proved
+        return []
+    needed = [item for item in decisive if _is_needed(plan, decisive, item, joint.scored.accuracy)]
+    trial = _confirm(plan, Tried(decisive[0].suspect, joint, gain_of(plan, joint)))
+    if not does_harm(plan, trial, DECISIVE):
+        return []
+    joined = trial._replace(metric=f"{trial.metric}, all remedies together,")
+    return [finding(seen, item.suspect, "cause", remedy=joint.remedy, trial=joined) for item in needed]
+
+
+def _together(plan: Plan, items: list[Tried]) -> Attempt:
+    """All remedies, one after the other, run from the first seed."""
+
+    def remedy(problem: Problem) -> Problem:
+        """All remedies, one after the other."""
+        return functools.reduce(lambda mended, item: item.attempt.remedy(mended), items, problem)
+
+    problem = remedy(plan.bench.problem)
+    return Attempt(remedy, problem, run_twin(plan, problem, 0))
+
+
+def _is_needed(plan: Plan, items: list[Tried], item: Tried, reached: float) -> bool:
+    """Whether the others without this one fall short of what all reach; of two, neither gained alone."""
+    others = [other for other in items if other is not item]
+    if len(others) == 1 or not plan.has_time():
+        return True
+    try:
+        return reached - _together(plan, others).scored.accuracy >= ENOUGH
+    except Exception:  # without it the others do not run
+        return True
+
+
+def finding(
+    seen: Observation, item: Suspect, severity: str, *, remedy: Remedy | None = None, trial: Trial | None = None
+) -> Finding:
+    """The record of one cause."""
+    advice, strength = item.cause.advice(seen), item.evidence.strength
+    proof = min(max(trial.gain, 0.0) / LARGE, 1.0) if trial else 0.6
+    return Finding(
+        cause=item.cause.id,
+        title=item.cause.title,
+        severity=severity,
+        confidence=round(0.5 * strength + 0.5 * proof, 3) if severity == "cause" else round(0.5 * strength, 3),
+        evidence=item.evidence,
+        remedy=remedy,
+        advice=advice.text,
+        snippet=advice.snippet,
+        trial=trial,
+        explanation=item.cause.explanation,
+        references=item.cause.references,
+    )
