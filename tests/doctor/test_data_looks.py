@@ -138,7 +138,7 @@ def test_nothing_is_read_without_augmentation():
 # --- maps
 
 
-@pytest.mark.parametrize("model", [small_cnn(2), residual_cnn(2)])
+@pytest.mark.parametrize("model", [small_cnn(2), residual_cnn(2, widths=(4, 8))])
 def test_pooling_before_the_head_is_no_collapse(model):
     each = problem()._replace(model=model)
     assert look_at_maps(make_bench(each), weights(each))[0]["convolutions on a single place"] == 0
