@@ -14,7 +14,7 @@ from cnnprobe.doctor.looks.maps import look_at_maps
 from cnnprobe.doctor.looks.metric import look_at_metric
 from cnnprobe.doctor.looks.passes import look_at_passes
 from cnnprobe.doctor.looks.splits import leaked, look_at_splits, occurs_in, unfairly_missing
-from cnnprobe.doctor.run import start, train_run
+from cnnprobe.doctor.run import train_run
 from cnnprobe.models.networks import residual_cnn, small_cnn
 from cnnprobe.types import Dataset, Problem
 from experiments.faults import plant, spatial_collapse
@@ -35,7 +35,7 @@ def problem(**fields):
 
 
 def weights(of):
-    return start(of, of.train.images)[:2]
+    return of.model.init(KEY, of.train.images[:2])
 
 
 # --- splits
@@ -138,7 +138,7 @@ def test_nothing_is_read_without_augmentation():
 # --- maps
 
 
-@pytest.mark.parametrize("model", [small_cnn(2), residual_cnn(2)])
+@pytest.mark.parametrize("model", [small_cnn(2), residual_cnn(2, widths=(4, 8))])
 def test_pooling_before_the_head_is_no_collapse(model):
     each = problem()._replace(model=model)
     assert look_at_maps(make_bench(each), weights(each))[0]["convolutions on a single place"] == 0
