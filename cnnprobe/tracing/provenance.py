@@ -73,6 +73,8 @@ def _op_origins(program: Program, op: Op, arguments: list[Origin], origins: Orig
         branches = [_walk(body, arguments[1:], origins) for body in op.bodies]
         return [union([arguments[0], *outputs]) for outputs in zip(*branches, strict=True)]
     origin = union(arguments)
+    if not any(argument.is_kernel for argument in arguments):
+        return [origin] * len(op.outputs)
     return [origin._replace(is_kernel=_is_kernel(program, op, origin, arguments, value)) for value in op.outputs]
 
 
