@@ -33,7 +33,8 @@ def from_equinox(module: "eqx.Module | tuple | Callable[[Key], Any]") -> Model:
     """An Equinox module, or the constructor `key -> module` of one, as a model.
 
     - A module that takes one example is mapped over the batch with `jax.vmap(..., axis_name="batch")`, so that batch
-      norm finds its axis; one that does not run on an example is given the whole batch. Examples are passed as they
+      norm finds its axis; one that does not run on an example is given the whole batch. So is one that runs on both,
+      if mapping it would give its outputs an axis more. Examples are passed as they
       are: for a module that takes channels first, `preprocess=lambda images: images.transpose(0, 3, 1, 2)` of the
       problem brings them there.
     - `eqx.nn.State` is carried: the module is given it where it has any, or names an argument `state`, and then returns
