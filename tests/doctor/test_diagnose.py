@@ -10,7 +10,13 @@ from experiments.problems import build_problem
 
 pytestmark = pytest.mark.slow
 
-BENIGN = {"relu_on_logits", "strong_weight_decay", "no_nonlinearity"}  # on these images
+SLICE = (  # of the benchmark, which plants every fault in several networks
+    *("raw_pixels", "inputs_scaled_twice", "blank_images", "destroying_augmentation"),
+    *("shuffled_labels", "labels_off_by_one", "sorted_batches", "class_imbalance", "split_by_class"),
+    *("softmax_twice", "missing_softmax", "sum_loss"),
+    *("constant_init", "images_mixed", "dropout_too_strong", "statistics_never_updated"),
+    *("learning_rate_too_high", "tiny_clip", "negated_update", "frozen_trunk", "strong_weight_decay"),
+)
 BUDGET = 150.0  # seconds; CI machines are shared, and what time leaves untried would hide a cause
 
 
@@ -18,7 +24,7 @@ def clothes(**choices):
     return build_problem(dataset="fashion_mnist", num_images=1000, num_epochs=10, seed=3, **choices)[0]
 
 
-@pytest.mark.parametrize("fault", sorted(set(EXPECTED) - BENIGN))
+@pytest.mark.parametrize("fault", SLICE)
 def test_names_the_planted_fault(fault):
     diagnosis = cp.diagnose(plant(clothes(), fault), budget_seconds=BUDGET)
     assert diagnosis.verdict == "faulty"

@@ -7,7 +7,6 @@ import optax
 import optax.contrib
 import pytest
 
-import cnnprobe as cp
 from cnnprobe.doctor import remedies_network
 from cnnprobe.doctor.causes import CAUSES
 from cnnprobe.doctor.looks.loss import label_reach, look_at_loss
@@ -18,7 +17,7 @@ from cnnprobe.doctor.run import train_run
 from cnnprobe.models.networks import residual_cnn, small_cnn
 from cnnprobe.types import LayerRow, Model
 from experiments.faults import plant
-from experiments.problems import build_problem, cross_entropy
+from experiments.problems import cross_entropy
 
 BY_ID = {cause.id: cause for cause in CAUSES}
 KEY = jax.random.key(0)
@@ -299,17 +298,3 @@ def test_constant_key_is_a_mask_shared_by_all_steps(dropping, tiny_bench, short_
     )
     seen = healthy._replace(facts={**healthy.facts, **modes_of(constant, tiny_bench, short_run)})
     assert "constant" in evidence("dropout-mask-shared", seen).sentence
-
-
-# --- whole diagnoses -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("fault", "cause"), [("strong_weight_decay", "weight-decay-too-strong"), ("biases_below_zero", "dead-units")]
-)
-def test_diagnosis_names_it_first(fault, cause):
-    problem, _ = build_problem(dataset="fashion_mnist", num_images=1000, num_epochs=10, seed=3, fault=fault)
-    diagnosis = cp.diagnose(problem, budget_seconds=150.0)
-    assert diagnosis.verdict == "faulty"
-    assert diagnosis.findings[0].cause == cause
