@@ -78,7 +78,7 @@ def _unproved(seen: Observation, item: Suspect, tried: Tried | None, trial: Tria
     if tried is None:
         if strength < (DECISIVE if item.cause.remedies(seen) else SUFFICIENT):
             return None
-        is_harmful = item.cause.stage == "generalisation" or is_lost
+        is_harmful = is_lost if item.cause.is_harmful is None else item.cause.is_harmful(seen)
         return finding(seen, item, "cause" if is_harmful else "warning")
     if trial is None or math.isnan(trial.gain) or strength < DECISIVE:
         return None

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cnnprobe.data.sampling import num_examples
-from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, highest, no_remedy, readings
+from cnnprobe.doctor.causes.record import Advice, Cause, always, fact, graded, highest, no_remedy, readings
 from cnnprobe.doctor.learning_curve import FITTED
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.types import Evidence
@@ -48,5 +48,6 @@ CAUSES = (
         _advise_data,
         "A network with more parameters than images can fit them without finding what they have in common.",
         ("Hestness et al., Deep learning scaling is predictable, empirically, 2017",),
+        is_harmful=always,
     ),
 )

@@ -1,6 +1,6 @@
 """A metric that does not say how good the outputs are."""
 
-from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, no_remedy, readings
+from cnnprobe.doctor.causes.record import Advice, Cause, always, fact, graded, no_remedy, readings
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.types import Evidence
 
@@ -57,5 +57,6 @@ CAUSES = (
         "The network learns, and a wrong threshold, axis or class order in the metric hides it. What is then changed"
         " in the network to mend the number can only harm it.",
         ("Humbatova et al., Taxonomy of real faults in deep learning systems, ICSE 2020",),
+        is_harmful=always,
     ),
 )

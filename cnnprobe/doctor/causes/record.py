@@ -32,6 +32,12 @@ class Cause(NamedTuple):
     advice: Callable[[Observation], Advice]
     explanation: str
     references: tuple[str, ...]
+    is_harmful: Callable[[Observation], bool] | None = None  # where no trial can tell; None: if the run learnt nothing
+
+
+def always(_: Observation) -> bool:
+    """Harm that lies in what the evidence itself has measured."""
+    return True
 
 
 def no_remedy(_: Observation) -> tuple[Remedy, ...]:

@@ -102,14 +102,14 @@ def _overlapping(seen: Observation) -> Evidence | None:
         "accuracy on fresh images",
         "accuracy owed to the leak",
     )
-    is_shown = _is_flattered(seen) or _are_arrays(seen.bench.problem)  # else nothing could show that it is harmless
+    is_shown = math.isnan(owed) or _is_flattered(seen) or _are_arrays(seen.bench.problem)  # or it may be harmless
     return Evidence(f"{sentence}.", readings(seen, *names), 0.5 + 0.5 * strength if is_shown else UNSHOWN)
 
 
 def _is_flattered(seen: Observation) -> bool:
-    """Whether the accuracy that the owner reads is too high by what counts as harm; with no fresh image, it may be."""
+    """Whether the accuracy that the owner reads is measured to be too high by what counts as harm."""
     owed, error = fact(seen, "accuracy owed to the leak"), fact(seen, "error of the accuracy owed to the leak")
-    return owed >= max(WORTH_IT, ERRORS * error) or math.isnan(owed)
+    return owed >= max(WORTH_IT, ERRORS * error)
 
 
 def _keep_fresh(seen: Observation) -> tuple[Remedy, ...]:
@@ -166,5 +166,6 @@ CAUSES = (
             " 2023",
             "Barz & Denzler, Do we train on test data?, Journal of Imaging 2020",
         ),
+        is_harmful=_is_flattered,
     ),
 )
