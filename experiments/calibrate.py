@@ -2,13 +2,16 @@
 
 python -m experiments.calibrate --output=cnnprobe/doctor/bands.json
 
-The evidence of each cause is held against these bands. One reading is of the doctor itself: the gain that a trial shows
-where nothing was changed but the seeds, which a remedy has to beat. Each run's readings are appended to a file as they
-are made, so an interrupted calibration goes on where it stopped. Its seeds are kept out of the tests.
+The evidence of each cause is held against these bands. Some problems are run from several seeds, and the runs are held
+against each other as a trial would: how often is a gain seen where nothing was changed? Each run's readings are
+appended to a file as they are made, so an interrupted calibration goes on where it stopped. Its seeds are kept out of
+the tests.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from itertools import combinations
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
 
 from absl import flags
 
@@ -22,9 +25,9 @@ _SEED = flags.DEFINE_integer("seed", 100, "Seed of the first problem.")
 # Textures and cells run the variants whose readings depend on the images; Fashion-MNIST runs them all.
 IMAGE_VARIANTS = ("adam", "sgd", "batch norm", "dropout", "small batches", "standardised", "few images")
 UNTRAINED = ("input ", "label ", "batch label ", "loss ", "initial ", "pixel ", "random ", "strongest ")
-CHANCE = "gain by chance"  # of a trial that changes nothing but the seeds
-SEEDS = 6  # runs from which such trials are made
+SEEDS = 6  # runs, which make twenty trials that change nothing but the seeds
 SEEDED = ("adam", "sgd", "dropout")  # the variants that are run so often, on every data set
+STRENGTHS = {"weak evidence": 0.5, "decisive evidence": 1.0}
 SLOWER = {"blood_cells": 4.0}  # times the seconds: its images are the largest
 CHOICES: dict[str, dict[str, Any]] = {
     "fashion_mnist": {"num_images": 2000, "num_epochs": 10},
@@ -33,12 +36,20 @@ CHOICES: dict[str, dict[str, Any]] = {
 }
 
 
-def readings_of(dataset: str, variant: str, *, seed: int, seconds: float) -> dict[str, float]:
+class Calibrated(NamedTuple):
+    """One healthy problem as it was seen."""
+
+    facts: Mapping[str, float | None]  # None: not a finite number
+    accuracies: Sequence[float]  # of `SEEDS` runs; none where only one was made
+
+
+def calibrated(dataset: str, variant: str, *, seed: int, seconds: float) -> Calibrated:
     """Every fact of one healthy problem.
 
     Raises:
       RuntimeError: a measurement failed, which on a healthy problem is a fault of the doctor's.
     """
+    import math
     import time
 
     from cnnprobe.doctor.bench import make_bench
@@ -53,20 +64,36 @@ def readings_of(dataset: str, variant: str, *, seed: int, seconds: float) -> dic
     seen = observe(make_bench(HEALTHY[variant](problem)), seconds=seconds, deadline=deadline)
     if seen.failures:
         raise RuntimeError(f"{dataset}, {variant}: {dict(seen.failures)}")
-    if variant not in SEEDED:
-        return dict(seen.facts)
     plan = make_plan(seen, run_seconds=seconds, deadline=deadline)
-    return {**seen.facts, CHANCE: gain_by_chance([control(plan, index).accuracy for index in range(SEEDS)])}
+    facts = {name: value if math.isfinite(value) else None for name, value in seen.facts.items()}
+    return Calibrated(facts, [control(plan, index).accuracy for index in range(SEEDS if variant in SEEDED else 0)])
 
 
-def gain_by_chance(accuracies: Sequence[float]) -> float:
-    """The largest gain of any half of the runs over the others: that of the better half over the worse.
+def chance_gains(accuracies: Sequence[float]) -> list[tuple[float, float]]:
+    """Gain and standard error of every trial that holds one half of the runs against the other.
 
-    >>> gain_by_chance([0.75, 1.0, 0.5, 1.0])
-    0.375
+    >>> [round(gain, 2) for gain, _ in chance_gains([0.5, 0.5, 0.75, 0.75])]
+    [0.25, 0.0, 0.0, 0.0, 0.0, -0.25]
     """
-    ordered, half = sorted(accuracies), len(accuracies) // 2
-    return sum(ordered[-half:]) / half - sum(ordered[:half]) / half
+    half = len(accuracies) // 2
+    gains = []
+    for chosen in combinations(range(len(accuracies)), half):
+        others = [index for index in range(len(accuracies)) if index not in chosen]
+        pairs = [accuracies[b] - accuracies[a] for a, b in zip(chosen, others, strict=True)]
+        gains.append((fmean(pairs), stdev(pairs) / half**0.5))
+    return gains
+
+
+def chance_report(runs: Iterable[Calibrated]) -> dict[str, float]:
+    """Share of trials without a change that the rule of harm takes for a gain, for each strength of evidence."""
+    from cnnprobe.doctor.harm import is_beyond_chance
+
+    trials = [trial for run in runs if run.accuracies for trial in chance_gains(run.accuracies)]
+    shares = {
+        name: fmean(is_beyond_chance(*trial, num_seeds=SEEDS // 2, strength=strength) for trial in trials)
+        for name, strength in STRENGTHS.items()
+    }
+    return {"number of trials": len(trials), **{name: round(share, 4) for name, share in shares.items()}}
 
 
 def has_learnt(facts: Mapping[str, float | None]) -> bool:
@@ -93,10 +120,9 @@ def merge_bands(runs: Iterable[Mapping[str, float | None]]) -> dict[str, list[fl
     return dict(sorted(bands.items()))
 
 
-def run(*, readings: str, seed: int, seconds: float) -> dict[str, dict[str, float]]:
-    """Observes all healthy problems that the file lacks; returns the readings of every one."""
+def run(*, readings: str, seed: int, seconds: float) -> dict[str, Calibrated]:
+    """Observes all healthy problems that the file lacks; returns every one."""
     import json
-    import math
     from pathlib import Path
 
     from experiments.healthy import HEALTHY
@@ -105,15 +131,14 @@ def run(*, readings: str, seed: int, seconds: float) -> dict[str, dict[str, floa
     pairs += [(dataset, variant) for dataset in ("textures", "blood_cells") for variant in IMAGE_VARIANTS]
     path = Path(readings)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = path.read_text().splitlines() if path.exists() else []
-    runs = {line["run"]: line["facts"] for line in map(json.loads, lines)}
+    lines = map(json.loads, path.read_text().splitlines() if path.exists() else [])
+    runs = {line["run"]: Calibrated(line["facts"], line["accuracies"]) for line in lines}
     for index, (dataset, variant) in enumerate(pairs):
         name = f"{dataset}, {variant}"
         if name not in runs:
-            facts = readings_of(dataset, variant, seed=seed + index, seconds=seconds)
-            runs[name] = {key: value if math.isfinite(value) else None for key, value in facts.items()}
+            runs[name] = calibrated(dataset, variant, seed=seed + index, seconds=seconds)
             with path.open("a") as file:
-                file.write(json.dumps({"run": name, "facts": runs[name]}) + "\n")
+                file.write(json.dumps({"run": name, **runs[name]._asdict()}) + "\n")
             print(f"{len(runs)} of {len(pairs)}: {name}", flush=True)
     return runs
 
@@ -125,12 +150,15 @@ def main(argv: Sequence[str]) -> None:
 
     del argv
     runs = run(readings=_READINGS.value, seed=_SEED.value, seconds=_SECONDS.value)
-    merged = merge_bands(map(healthy_facts, runs.values()))
-    bands = {name: [float(f"{x:.4g}") for x in band] for name, band in merged.items()}
-    too_short = [name for name, facts in runs.items() if not has_learnt(facts)]
-    content = {"runs": list(runs), "too short to learn": too_short, "bands": bands}
+    merged = merge_bands(healthy_facts(each.facts) for each in runs.values())
+    content = {
+        "runs": list(runs),
+        "too short to learn": [name for name, each in runs.items() if not has_learnt(each.facts)],
+        "gains where nothing was changed": chance_report(runs.values()),
+        "bands": {name: [float(f"{x:.4g}") for x in band] for name, band in merged.items()},
+    }
     Path(_OUTPUT.value).write_text(json.dumps(content, indent=1) + "\n")
-    print(f"{len(runs)} healthy runs, {len(bands)} bands: {_OUTPUT.value}")
+    print(f"{len(runs)} healthy runs, {len(merged)} bands: {_OUTPUT.value}")
 
 
 if __name__ == "__main__":

@@ -34,11 +34,16 @@ def _error(plan: Plan, trial: Trial) -> float:
 
 
 def does_harm(plan: Plan, trial: Trial, strength: float) -> bool:
-    """Whether the gain is large and beyond its error; or the remedy makes the loss finite.
+    """Whether the gain is large and beyond its error; or the remedy makes the loss finite."""
+    gains = is_beyond_chance(trial.gain, _error(plan, trial), num_seeds=len(trial.control), strength=strength)
+    return gains or makes_finite(trial.control_curve, trial.remedied_curve)
+
+
+def is_beyond_chance(gain: float, error: float, *, num_seeds: int, strength: float) -> bool:
+    """Whether a mean gain of `num_seeds` pairs counts, given its standard error.
 
     Evidence that speaks for itself needs a gain of one standard error; else chance must be unlikely (5 %, Student's t).
+    `bands.json` says how often trials that change nothing but the seeds pass.
     """
-    seeds = len(trial.control)
-    errors = 1.0 if strength >= DECISIVE else float(stdtrit(seeds - 1, 0.95)) if seeds > 1 else 1.64
-    gains = trial.gain >= max(ENOUGH, errors * _error(plan, trial))
-    return gains or makes_finite(trial.control_curve, trial.remedied_curve)
+    student = float(stdtrit(num_seeds - 1, 0.95)) if num_seeds > 1 else 1.64
+    return gain >= max(ENOUGH, (1.0 if strength >= DECISIVE else student) * error)
