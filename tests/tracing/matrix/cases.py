@@ -93,6 +93,32 @@ def score(out: Any) -> Any:
     return jnp.mean(jnp.square(out.astype(jnp.float32) - weights))
 
 
+def over_seeds(case: Case) -> Case:
+    """The case with two sets of parameters, of which the second counts."""
+
+    def second(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf[1], tree)
+
+    params = jax.tree.map(lambda leaf: jnp.stack([-leaf, leaf]), case.params)
+    return case._replace(params=params, run=lambda fn: lambda params: second(jax.vmap(fn)(params)), select=second)
+
+
+def penalised(apply: Callable, params: Any, inputs: Any, rows: Mapping[str, str]) -> Case:
+    """The network `apply(params, inputs, probe)` with the square of its gradient by the inputs in the loss."""
+
+    def loss(params: Any, probe: Probe | None = None) -> Any:
+        def inner(x: Any) -> tuple[Any, dict]:
+            seen = Probe(probe.offsets, {}) if probe else None
+            return score(apply(params, x, seen)), seen.outputs if seen else {}
+
+        (value, outputs), slope = jax.value_and_grad(inner, has_aux=True)(jnp.asarray(inputs))
+        if probe:
+            probe.outputs.update(outputs)
+        return value + jnp.square(slope).sum()
+
+    return Case(loss, loss, params, rows)
+
+
 class Results(NamedTuple):
     """What is compared."""
 
