@@ -129,15 +129,26 @@ class Results(NamedTuple):
     gradients: Mapping[str, np.ndarray]  # of the loss by them
 
 
+@functools.cache
+def in_haste() -> dict[str, Any]:
+    """Options with which XLA, which takes most of a case's time, compiles fast; not every version knows the second."""
+    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(jnp.sin, compiler_options=options)(0.0)
+    except jax.errors.JaxRuntimeError:
+        del options["xla_cpu_use_fusion_emitters"]
+    return options
+
+
 def results(case: Case) -> Results:
-    """Runs a case three ways, compiled together and in haste: most of a case's time is XLA's."""
+    """Runs a case three ways, compiled together and in haste."""
 
     def perturbed(params: Any, offsets: Mapping[str, Any]) -> tuple[Any, Any]:
         """The twin, with offsets behind its layers."""
         probe = Probe(offsets, {})
         return case.twin(params, probe), probe.outputs
 
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @functools.partial(jax.jit, compiler_options=in_haste())
     def run(params: Any) -> tuple:
         """With taps, without, and the twin."""
         selected = case.select(params)
