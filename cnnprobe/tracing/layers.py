@@ -46,7 +46,7 @@ def find_structure(program: Program, inputs: list[Origin]) -> Structure:
     """Finds the layers of `program`, whose inputs have the origins `inputs`."""
     origins = trace_origins(program, inputs)
     uses: Counter[str] = Counter()
-    layers = [_numbered(layer, uses) for layer in _layers(program, origins, {}, is_repeated=False)]
+    layers = [_numbered(layer, uses) for layer in _layers(program, origins, {}, frozenset(), is_repeated=False)]
     return Structure(program, origins, tuple(layers), (*_closed(program), *_nameless(program, layers)))
 
 
@@ -57,21 +57,25 @@ def _numbered(layer: Layer, uses: Counter[str]) -> Layer:
     return layer._replace(name=f"{layer.name}#{uses_before}") if uses_before else layer
 
 
-def _layers(program: Program, origins: Origins, turns: Mapping[int, int], is_repeated: bool) -> Iterator[Layer]:
-    """Layers in program order; `turns` is the length of each loop around."""
+def _layers(
+    program: Program, origins: Origins, turns: Mapping[int, int], helpers: frozenset[int], is_repeated: bool
+) -> Iterator[Layer]:
+    """Layers in program order; `turns` is the length of each loop around, `helpers` are products that are none."""
     view = View(program)
     kernels = {op.outputs[0]: kernel for op in program.ops if (kernel := _kernel_operand(op, origins)) is not None}
-    inner_products = {
-        value for value, kernel in kernels.items() for value in _products_in(view, origins, value, kernel)
+    helpers |= {
+        product
+        for value, kernel in kernels.items()
+        for product in _products_in(view, origins, program.ops[view.producers[value]].inputs[kernel])
     }
     for op in program.ops:
-        if op.outputs and op.outputs[0] in kernels.keys() - inner_products:
+        if op.outputs and op.outputs[0] in kernels.keys() - helpers:
             yield _layer(view, origins, op, kernels[op.outputs[0]], turns, is_repeated)
         elif is_open(op):
             parts = compat.scan_parts(op)
             inner = {**turns, op.outputs[0]: parts.settings["length"]} if parts and op.outputs else turns
             for body in op.bodies:
-                yield from _layers(body, origins, inner, is_repeated or not compat.is_remat(op))
+                yield from _layers(body, origins, inner, helpers, is_repeated or not compat.is_remat(op))
 
 
 def is_open(op: Op) -> bool:
@@ -91,11 +95,15 @@ def _kernel_operand(op: Op, origins: Origins) -> int | None:
     return (pure or masked)[0] if len(pure or masked) == 1 else None
 
 
-def _products_in(view: View, origins: Origins, value: int, kernel: int) -> Iterator[int]:
+def _products_in(view: View, origins: Origins, kernel: Operand) -> Iterator[int]:
     """The products that only help to make a kernel, as in the power iteration of spectral normalisation."""
-    ref = view.program.ops[view.producers[value]].inputs[kernel]
-    params = origin_of(origins, ref).params
-    queue, seen = [ref] if origin_of(origins, ref).data else [], set[Operand]()
+    origin = origin_of(origins, kernel)
+    return _products_behind(view, origins, kernel, origin.params) if origin.data else iter(())
+
+
+def _products_behind(view: View, origins: Origins, value: Operand, params: frozenset[str]) -> Iterator[int]:
+    """The products with `params` that `value` is computed from, those in branches and loops included."""
+    queue, seen = [value], set[Operand]()
     while queue:
         op = view.producer(ref := queue.pop())
         if op is None or ref in seen or compat.is_backward(op):
@@ -104,6 +112,8 @@ def _products_in(view: View, origins: Origins, value: int, kernel: int) -> Itera
         queue += [operand for operand in op.inputs if isinstance(operand, int)]
         if op.name in PRODUCTS and params & origin_of(origins, ref).params:
             yield op.outputs[0]
+        for body in op.bodies if is_open(op) else ():
+            yield from _products_behind(View(body), origins, body.outputs[op.outputs.index(ref)], params)
 
 
 def _layer(view: View, origins: Origins, op: Op, kernel: int, turns: Mapping[int, int], is_repeated: bool) -> Layer:

@@ -236,6 +236,18 @@ def test_spectral_normalisation_is_one_layer(train):
     assert list(layer_stats(readings)) == ["layer_instance"]
 
 
+def test_spectral_normalisation_in_a_branch_is_one_layer():
+    def divided(w):
+        v = jax.lax.stop_gradient(w @ NOISE[:, 0])
+        return w / (v @ w @ NOISE[:, 0])
+
+    def fn(w, x):
+        return jnp.tanh(x @ jax.lax.cond(jnp.all(w == 0), lambda w: w, divided, w))
+
+    w = jnp.eye(NOISE.shape[0])
+    assert list(layer_stats(tap(fn)(w, w)[1])) == ["params"]
+
+
 def test_a_kernel_adapted_by_its_own_gradient_is_read_twice():
     def fn(w, x):
         return jnp.tanh(x @ (w - jax.grad(lambda w: jnp.sum(jnp.tanh(x @ w)))(w)))

@@ -93,6 +93,32 @@ def score(out: Any) -> Any:
     return jnp.mean(jnp.square(out.astype(jnp.float32) - weights))
 
 
+def over_seeds(case: Case) -> Case:
+    """The case with two sets of parameters, of which the second counts."""
+
+    def second(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf[1], tree)
+
+    params = jax.tree.map(lambda leaf: jnp.stack([-leaf, leaf]), case.params)
+    return case._replace(params=params, run=lambda fn: lambda params: second(jax.vmap(fn)(params)), select=second)
+
+
+def penalised(apply: Callable, params: Any, inputs: Any, rows: Mapping[str, str]) -> Case:
+    """The network `apply(params, inputs, probe)` with the square of its gradient by the inputs in the loss."""
+
+    def loss(params: Any, probe: Probe | None = None) -> Any:
+        def inner(x: Any) -> tuple[Any, dict]:
+            seen = Probe(probe.offsets, {}) if probe else None
+            return score(apply(params, x, seen)), seen.outputs if seen else {}
+
+        (value, outputs), slope = jax.value_and_grad(inner, has_aux=True)(jnp.asarray(inputs))
+        if probe:
+            probe.outputs.update(outputs)
+        return value + jnp.square(slope).sum()
+
+    return Case(loss, loss, params, rows)
+
+
 class Results(NamedTuple):
     """What is compared."""
 
@@ -103,15 +129,26 @@ class Results(NamedTuple):
     gradients: Mapping[str, np.ndarray]  # of the loss by them
 
 
+@functools.cache
+def in_haste() -> dict[str, Any]:
+    """Options with which XLA, which takes most of a case's time, compiles fast; not every version knows the second."""
+    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(jnp.sin, compiler_options=options)(0.0)
+    except jax.errors.JaxRuntimeError:
+        del options["xla_cpu_use_fusion_emitters"]
+    return options
+
+
 def results(case: Case) -> Results:
-    """Runs a case three ways, compiled together and in haste: most of a case's time is XLA's."""
+    """Runs a case three ways, compiled together and in haste."""
 
     def perturbed(params: Any, offsets: Mapping[str, Any]) -> tuple[Any, Any]:
         """The twin, with offsets behind its layers."""
         probe = Probe(offsets, {})
         return case.twin(params, probe), probe.outputs
 
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @functools.partial(jax.jit, compiler_options=in_haste())
     def run(params: Any) -> tuple:
         """With taps, without, and the twin."""
         selected = case.select(params)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .cases import IMAGES, TOKENS, Case, Probe, filled, mark, score
-from .plain import OPAQUE, RELU_NAMES, RELUS, SMOOTH, SMOOTH_NAMES, accumulate, conv, product
+from .cases import IMAGES, TOKENS, Case, filled, mark, over_seeds, penalised, score
+from .plain import OPAQUE, RELU_NAMES, RELUS, SMOOTH, SMOOTH_NAMES, accumulated, conv, product
 
 KEY = jax.random.key(3)
 
@@ -149,27 +149,10 @@ def cond():
     return wrapped(body)
 
 
-def seeds():
-    one = wrapped()
-
-    def run(transform):
-        return lambda params: jax.tree.map(lambda leaf: leaf[1], jax.vmap(transform)(params))
-
-    params = jax.tree.map(lambda leaf: jnp.stack([-leaf, leaf]), one.params)
-    return one._replace(params=params, run=run, select=lambda params: jax.tree.map(lambda leaf: leaf[1], params))
-
-
 def accumulation():
     module = Net(lambda x, probe: Block(name="block")(x, probe))
     params = filled(jax.eval_shape(module.init, KEY, IMAGES))["params"]
-
-    def loss(params, images):
-        return jnp.square(module.apply({"params": params}, images)).mean()
-
-    def twin(params, probe):
-        return 2 * jnp.square(module.apply({"params": params}, IMAGES, probe)).mean()
-
-    return Case(loss, twin, params, ROWS, run=accumulate(loss, optax.MultiSteps(optax.adam(0.1), 2)))
+    return accumulated(lambda params, *args: module.apply({"params": params}, *args), params, ROWS, optax.adam(0.1))
 
 
 def second_order():
@@ -179,19 +162,8 @@ def second_order():
 
     module = Net(body)
     params = filled(jax.eval_shape(module.init, KEY, TOKENS))["params"]
-
-    def penalised(params, probe=None):
-        def inner(x):
-            seen = Probe(probe.offsets, {}) if probe else None
-            out = score(module.apply({"params": params}, x, seen))
-            return out, seen.outputs if probe else {}
-
-        (value, outputs), slope = jax.value_and_grad(inner, has_aux=True)(TOKENS)
-        if probe:
-            probe.outputs.update(outputs)
-        return value + jnp.square(slope).sum()
-
-    return Case(penalised, penalised, params, {"Dense_0": "silu", "Dense_1": "silu"})
+    rows = {"Dense_0": "silu", "Dense_1": "silu"}
+    return penalised(lambda params, *args: module.apply({"params": params}, *args), params, TOKENS, rows)
 
 
 def chain(activations, names):
@@ -247,7 +219,7 @@ CASES = {
     "remat": lambda: wrapped(lambda x, _: nn.remat(Block)(name="block")(x)),
     "jit": lambda: wrapped(lambda x, _: nn.jit(Block)(name="block")(x)),
     "cond": cond,
-    "seeds": seeds,
+    "seeds": lambda: over_seeds(wrapped()),
     "bfloat16": lambda: trunk(lambda x: nn.Conv(8, (3, 3), dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)(x), rtol=3e-2),
     "mixed": lambda: trunk(lambda x: nn.Conv(8, (3, 3), dtype=jnp.bfloat16)(x), rtol=3e-2),
     "accumulation": accumulation,

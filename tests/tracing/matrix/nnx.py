@@ -6,8 +6,8 @@ import numpy as np
 import optax
 from flax import nnx
 
-from .cases import IMAGES, TOKENS, Case, Probe, filled, mark, score
-from .plain import OPAQUE, RELU_NAMES, RELUS, SMOOTH, SMOOTH_NAMES, accumulate, conv, product
+from .cases import IMAGES, TOKENS, Case, filled, mark, over_seeds, penalised, score
+from .plain import OPAQUE, RELU_NAMES, RELUS, SMOOTH, SMOOTH_NAMES, accumulated, conv, product
 
 
 class Net(nnx.Module):
@@ -185,46 +185,13 @@ def cond():
     return wrapped(body)
 
 
-def seeds():
-    one = wrapped()
-
-    def select(tree):
-        return jax.tree.map(lambda leaf: leaf[1], tree)
-
-    params = jax.tree.map(lambda leaf: jnp.stack([-leaf, leaf]), one.params)
-    return one._replace(params=params, run=lambda fn: lambda params: select(jax.vmap(fn)(params)), select=select)
-
-
-def accumulation():
-    apply, params = parts(unwrapped, {"block": Block})
-
-    def loss(params, images):
-        return jnp.square(apply(params, images)).mean()
-
-    def twin(params, probe):
-        return 2 * jnp.square(apply(params, IMAGES, probe)).mean()
-
-    return Case(loss, twin, params, ROWS, run=accumulate(loss, optax.MultiSteps(optax.adam(0.1), 2)))
-
-
 def second_order():
     def body(net, x, probe):
         x = mark(probe, "first", nnx.silu(net.first(x)))
         return mark(probe, "second", nnx.silu(net.second(x)))
 
     apply, params = parts(body, {"first": linear(4, 5), "second": linear(5, 3)})
-
-    def penalised(params, probe=None):
-        def inner(x):
-            seen = Probe(probe.offsets, {}) if probe else None
-            return score(apply(params, x, seen)), seen.outputs if seen else {}
-
-        (value, outputs), slope = jax.value_and_grad(inner, has_aux=True)(TOKENS)
-        if probe:
-            probe.outputs.update(outputs)
-        return value + jnp.square(slope).sum()
-
-    return Case(penalised, penalised, params, {"first": "silu", "second": "silu"})
+    return penalised(apply, params, TOKENS, {"first": "silu", "second": "silu"})
 
 
 def chain(activations, names):
@@ -275,10 +242,10 @@ CASES = {
     "remat": lambda: wrapped(lambda net, x, _: nnx.remat(lambda block, x: block(x))(net.block, x)),
     "jit": lambda: wrapped(lambda net, x, _: nnx.jit(lambda block, x: block(x))(net.block, x)),
     "cond": cond,
-    "seeds": seeds,
+    "seeds": lambda: over_seeds(wrapped()),
     "bfloat16": lambda: trunk(convolution(4, 8, (3, 3), dtype=jnp.bfloat16, param_dtype=jnp.bfloat16), rtol=3e-2),
     "mixed": lambda: trunk(convolution(4, 8, (3, 3), dtype=jnp.bfloat16), rtol=3e-2),
-    "accumulation": accumulation,
+    "accumulation": lambda: accumulated(*parts(unwrapped, {"block": Block}), ROWS, optax.adam(0.1)),
     "second_order": second_order,
     "relu": lambda: chain(RELUS, RELU_NAMES),
     "smooth": lambda: chain(SMOOTH, SMOOTH_NAMES),

@@ -7,7 +7,7 @@ import optax
 
 from cnnprobe.tracing.readings import merge_readings
 
-from .cases import IMAGES, TOKENS, Case, Probe, mark, score
+from .cases import IMAGES, TOKENS, Case, mark, over_seeds, penalised, score
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 RELUS = [
@@ -159,14 +159,7 @@ def cond():
 
 
 def seeds():
-    params = jax.tree.map(lambda leaf: np.stack([-leaf, leaf]), weights(conv=(3, 3, 4, 6), head=(6, 3)))
-
-    def run(transform):
-        return lambda params: jax.tree.map(lambda leaf: leaf[1], jax.vmap(transform)(params))
-
-    return wrapped(lambda fn: fn)._replace(
-        params=params, run=run, select=lambda params: jax.tree.map(lambda leaf: leaf[1], params)
-    )
+    return over_seeds(wrapped(lambda fn: fn))
 
 
 def bfloat16():
@@ -195,33 +188,30 @@ def accumulate(loss, optimizer):
     return run
 
 
-def accumulation():
-    optimizer = optax.MultiSteps(optax.sgd(0.1), 2)
+def accumulated(apply, params, rows, optimizer):
+    """The network `apply(params, images, probe)`, trained for one step."""
 
-    def loss(params, images=IMAGES):
-        return jnp.square(block(params, images)).mean()
+    def loss(params, images):
+        return jnp.square(apply(params, images, None)).mean()
 
     def twin(params, probe):
-        return 2 * jnp.square(block(params, IMAGES, probe)).mean()
+        return 2 * jnp.square(apply(params, IMAGES, probe)).mean()
 
-    rows = {"conv": "relu", "head": ""}
-    return Case(loss, twin, weights(conv=(3, 3, 4, 6), head=(6, 3)), rows, run=accumulate(loss, optimizer))
+    return Case(loss, twin, params, rows, run=accumulate(loss, optax.MultiSteps(optimizer, 2)))
+
+
+def accumulation():
+    params = weights(conv=(3, 3, 4, 6), head=(6, 3))
+    return accumulated(block, params, {"conv": "relu", "head": ""}, optax.sgd(0.1))
 
 
 def second_order():
-    def penalised(params, probe=None):
-        def inner(x):
-            seen = Probe(probe.offsets, {}) if probe else None
-            for name in ("body", "head"):
-                x = mark(seen, name, jax.nn.silu(x @ params[name]["w"]))
-            return score(x), seen.outputs if seen else {}
+    def network(params, x, probe):
+        for name in ("body", "head"):
+            x = mark(probe, name, jax.nn.silu(x @ params[name]["w"]))
+        return x
 
-        (value, outputs), slope = jax.value_and_grad(inner, has_aux=True)(TOKENS)
-        if probe:
-            probe.outputs.update(outputs)
-        return value + jnp.square(slope).sum()
-
-    return Case(penalised, penalised, weights(body=(4, 5), head=(5, 3)), {"body": "silu", "head": "silu"})
+    return penalised(network, weights(body=(4, 5), head=(5, 3)), TOKENS, {"body": "silu", "head": "silu"})
 
 
 def chain(activations, names):

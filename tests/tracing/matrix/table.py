@@ -2,10 +2,18 @@
 
 from collections.abc import Callable, Mapping
 
-from . import linen, nnx, plain
+from . import equinox, haiku, keras, linen, nnx, plain
 from .cases import CHECKS, FEATURES, Case, Results, results
 
-LIBRARIES = {"plain functions": plain.CASES, "Flax Linen": linen.CASES, "Flax NNX": nnx.CASES}
+LIBRARIES = {
+    "plain functions": plain.CASES,
+    "Flax Linen": linen.CASES,
+    "Flax NNX": nnx.CASES,
+    "Haiku": haiku.CASES,
+    "Equinox": equinox.CASES,
+    "Keras 3": keras.CASES,
+}
+ABSENT = {("Keras 3", feature): reason for feature, reason in keras.ABSENT.items()}
 
 LETTERS = "abcde"  # one for each check
 
@@ -39,9 +47,10 @@ def _passes(check: Callable, case: Case, got: Results) -> bool:
 
 
 def markdown(outcomes: Outcomes) -> str:
-    """A row for each feature and a column for each library."""
+    """A row for each feature and a column for each library; a dash and the reason where a library has no such thing."""
+    cells = {pair: f"`{letters}`" for pair, letters in outcomes.items()}
+    cells |= {pair: f"- ({reason})" for pair, reason in ABSENT.items()}
     lines = [f"| feature | {' | '.join(LIBRARIES)} |", f"|---|{'---|' * len(LIBRARIES)}"]
     for feature, title in FEATURES.items():
-        cells = [f"`{outcomes[pair]}`" if (pair := (library, feature)) in outcomes else "" for library in LIBRARIES]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
+        lines.append(f"| {title} | {' | '.join(cells[library, feature] for library in LIBRARIES)} |")
     return "\n".join(lines)
