@@ -24,7 +24,7 @@ _NUM_IMAGES = flags.DEFINE_integer(
 )
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 64, "Side of the images of a folder, in pixels.", lower_bound=8)
 _FAULT = flags.DEFINE_string("fault", None, "A fault to plant in the problem; an unknown name lists them all.")
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the initial weights and the order of the images.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the initial weights and the order of the images.")
 
 _HOLDERS = (
     _DATASET,
@@ -39,7 +39,7 @@ _HOLDERS = (
     _NUM_IMAGES,
     _IMAGE_SIZE,
     _FAULT,
-    _SEED,
+    SEED,
 )
 flags.mark_flags_as_mutual_exclusive(["images", "npz", "problem"])
 

@@ -55,7 +55,7 @@ def test_no_fault_leaves_the_problem_as_it_is(problem):
 
 
 def test_an_unknown_fault_lists_the_known_ones(problem):
-    with pytest.raises(ValueError, match=r"fault must be one of .*blank_images, .*too_little_data, got 'typo'"):
+    with pytest.raises(ValueError, match=r"fault must be one of biases_below_zero, .*wrong_metric, got 'typo'"):
         plant(problem, "typo")
 
 
