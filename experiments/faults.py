@@ -4,43 +4,43 @@ The problem is expected as `problems.build_problem` makes it: images between 0 a
 logits out of the model, the mean cross-entropy as the loss.
 """
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from cnnprobe.checks import check_one_of
-from cnnprobe.data.sampling import num_examples, take, to_dataset
 from cnnprobe.models.networks import small_cnn
 from cnnprobe.models.plain import conv, init_conv, init_dense, max_pool
-from cnnprobe.types import Dataset, Images, Key, Labels, Model, Params, Problem, Remedy, Source, State
+from cnnprobe.types import Images, Key, Labels, Model, Params, Problem, Remedy, State
+from experiments.data_faults import DATA_FAULTS
 from experiments.network_faults import NETWORK_FAULTS
+from experiments.planting import count_classes, feed, keep, labels_of, map_outputs, relabel
 
 # --- what the model is fed ---------------------------------------------------------------------------------------
 
 
 def raw_pixels(problem: Problem) -> Problem:
     """Pixels from 0 to 255, trained with plain SGD."""
-    return _feed(problem, lambda images: 255 * images)._replace(optimizer=optax.sgd(0.1))
+    return feed(problem, lambda images: 255 * images)._replace(optimizer=optax.sgd(0.1))
 
 
 def inputs_scaled_twice(problem: Problem) -> Problem:
     """Pixels divided by 255 a second time."""
-    return _feed(problem, lambda images: images / 255)
+    return feed(problem, lambda images: images / 255)
 
 
 def inputs_offset(problem: Problem) -> Problem:
     """A constant 10 added to every pixel."""
-    return _feed(problem, lambda images: images + 10)
+    return feed(problem, lambda images: images + 10)
 
 
 def blank_images(problem: Problem) -> Problem:
     """Every image black, as a wrong integer division leaves it."""
-    return _feed(problem, lambda images: images // 2)
+    return feed(problem, lambda images: images // 2)
 
 
 # --- labels and their order --------------------------------------------------------------------------------------
@@ -48,30 +48,30 @@ def blank_images(problem: Problem) -> Problem:
 
 def shuffled_labels(problem: Problem) -> Problem:
     """Training labels that were permuted once, so that they belong to other images."""
-    return _relabel(problem, lambda labels: np.random.default_rng(0).permutation(labels))
+    return relabel(problem, lambda labels: np.random.default_rng(0).permutation(labels))
 
 
 def labels_off_by_one(problem: Problem) -> Problem:
     """Training labels that count from 1."""
-    return _relabel(problem, lambda labels: labels + 1)
+    return relabel(problem, lambda labels: labels + 1)
 
 
 def sorted_batches(problem: Problem) -> Problem:
     """Batches of four in the order of the classes, never shuffled."""
-    kept = np.argsort(_labels(problem), kind="stable")
-    return _keep(problem, kept)._replace(shuffle=False, batch_size=4)
+    kept = np.argsort(labels_of(problem), kind="stable")
+    return keep(problem, kept)._replace(shuffle=False, batch_size=4)
 
 
 def class_imbalance(problem: Problem) -> Problem:
     """One example in fifty of every class but the first."""
-    labels = _labels(problem)
+    labels = labels_of(problem)
     rank = np.array([np.sum(labels[:index] == label) for index, label in enumerate(labels)])
-    return _keep(problem, np.flatnonzero((labels == 0) | (rank % 50 == 0)))
+    return keep(problem, np.flatnonzero((labels == 0) | (rank % 50 == 0)))
 
 
 def too_little_data(problem: Problem) -> Problem:
     """Forty training images, seen many times over."""
-    return _keep(problem, np.arange(40))._replace(batch_size=20, num_epochs=100)
+    return keep(problem, np.arange(40))._replace(batch_size=20, num_epochs=100)
 
 
 # --- loss and outputs --------------------------------------------------------------------------------------------
@@ -79,17 +79,17 @@ def too_little_data(problem: Problem) -> Problem:
 
 def softmax_twice(problem: Problem) -> Problem:
     """A model that ends in a softmax, and a loss that takes another."""
-    return _map_outputs(problem, jax.nn.softmax)
+    return map_outputs(problem, jax.nn.softmax)
 
 
 def relu_on_logits(problem: Problem) -> Problem:
     """A ReLU behind the last layer."""
-    return _map_outputs(problem, jax.nn.relu)
+    return map_outputs(problem, jax.nn.relu)
 
 
 def sigmoid_on_logits(problem: Problem) -> Problem:
     """A sigmoid behind the last layer, and a loss that expects logits."""
-    return _map_outputs(problem, jax.nn.sigmoid)
+    return map_outputs(problem, jax.nn.sigmoid)
 
 
 def missing_softmax(problem: Problem) -> Problem:
@@ -135,7 +135,7 @@ def negated_update(problem: Problem) -> Problem:
 
 def frozen_trunk(problem: Problem) -> Problem:
     """Only parameters with one entry per class in their last axis are trained: the head, and no other layer."""
-    num_classes = _num_classes(problem)
+    num_classes = count_classes(problem)
 
     def is_trunk(params: Params) -> Any:
         """Which parameters the mask holds back."""
@@ -166,12 +166,12 @@ def constant_init(problem: Problem) -> Problem:
 
 def dropout_too_strong(problem: Problem) -> Problem:
     """The dropout rate taken for the share to keep: 95 % of the features are dropped."""
-    return problem._replace(model=small_cnn(_num_classes(problem), dropout_rate=0.95))
+    return problem._replace(model=small_cnn(count_classes(problem), dropout_rate=0.95))
 
 
 def statistics_never_updated(problem: Problem) -> Problem:
     """Batch normalisation whose running statistics stay as they were initialised."""
-    init, apply = small_cnn(_num_classes(problem), batch_norm=True)
+    init, apply = small_cnn(count_classes(problem), batch_norm=True)
 
     def forgetful(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
         """The model with the state that it was given."""
@@ -182,12 +182,12 @@ def statistics_never_updated(problem: Problem) -> Problem:
 
 def no_nonlinearity(problem: Problem) -> Problem:
     """Layers with nothing between them."""
-    return problem._replace(model=small_cnn(_num_classes(problem), activation=lambda x: x))
+    return problem._replace(model=small_cnn(count_classes(problem), activation=lambda x: x))
 
 
 def missing_flatten(problem: Problem) -> Problem:
     """A dense layer on every place of the map: scores for each pixel, and a loss that takes the mean over them."""
-    num_classes, loss = _num_classes(problem), problem.loss
+    num_classes, loss = count_classes(problem), problem.loss
 
     def init(key: Key, images: Images) -> tuple[Params, State]:
         """A convolution and a head."""
@@ -205,83 +205,6 @@ def missing_flatten(problem: Problem) -> Problem:
         return loss(outputs, jnp.broadcast_to(labels[:, None, None], outputs.shape[:3]))
 
     return problem._replace(model=Model(init, apply), loss=loss_of_places)
-
-
-# --- pairs, splits, augmentation, metric ---------------------------------------------------------------------------
-
-
-def reshuffled_labels(problem: Problem) -> Problem:
-    """A loader that shuffles images and labels apart, anew in every epoch."""
-    return _loader(problem, lambda images, labels, rng: (images, rng.permutation(labels)))
-
-
-def mispairing_loader(problem: Problem) -> Problem:
-    """A loader that gives every image the label of the one stored after it."""
-    return _loader(problem, lambda images, labels, _: (images, np.roll(labels, 1)))
-
-
-def noisy_labels(problem: Problem) -> Problem:
-    """Three in five training labels drawn at random."""
-    rng, num_classes = np.random.default_rng(0), _num_classes(problem)
-    return _relabel(
-        problem,
-        lambda labels: np.where(rng.random(len(labels)) < 0.6, rng.integers(0, num_classes, len(labels)), labels),
-    )
-
-
-def split_by_class(problem: Problem) -> Problem:
-    """The last classes held out, a quarter of them and one at least, as a split of a sorted set does it."""
-    splits = zip(to_dataset(problem.train), to_dataset(_valid(problem)), strict=True)
-    images, labels = (np.concatenate(parts) for parts in splits)
-    num_classes = _num_classes(problem)
-    is_last = labels >= num_classes - max(1, num_classes // 4)
-    return problem._replace(
-        train=Dataset(images[~is_last], labels[~is_last]), valid=Dataset(images[is_last], labels[is_last])
-    )
-
-
-def leaked_validation(problem: Problem) -> Problem:
-    """Nine in ten validation images are training images, of which there are few and which are learnt by heart."""
-    small = _keep(problem, np.arange(num_examples(problem.train) // 5))._replace(num_epochs=40)
-    valid = to_dataset(_valid(problem))
-    num = min(len(valid.labels) * 9 // 10, num_examples(small.train))
-    known = take(small.train, np.arange(num))
-    images, labels = (np.concatenate(pair) for pair in zip(known, take(valid, np.arange(num // 9)), strict=True))
-    return small._replace(valid=Dataset(images, labels))
-
-
-def destroying_augmentation(problem: Problem) -> Problem:
-    """Noise in the units of bytes on images between 0 and 1."""
-    return problem._replace(augment=lambda key, images: images + 25 * jax.random.normal(key, images.shape))
-
-
-def wrong_metric(problem: Problem) -> Problem:
-    """Predictions that count the classes from 1."""
-    return problem._replace(predict=lambda outputs: jnp.argmax(outputs, axis=-1) + 1)
-
-
-def spatial_collapse(problem: Problem) -> Problem:
-    """An average pool, written for larger images, that leaves one place for the last three of four convolutions."""
-    num_classes = _num_classes(problem)
-    window = min(np.shape(take(problem.train, [0]).images)[1:3])
-
-    def init(key: Key, images: Images) -> tuple[Params, State]:
-        """Four convolutions and a head."""
-        *keys, last = jax.random.split(key, 5)
-        sizes = zip(keys, (images.shape[-1], 16, 32, 32), (16, 32, 32, 32), strict=True)
-        params = {f"conv{i}": init_conv(k, before, after) for i, (k, before, after) in enumerate(sizes)}
-        num_places = (images.shape[1] // window) * (images.shape[2] // window)
-        return {**params, "head": init_dense(last, 32 * num_places, num_classes)}, {}
-
-    def apply(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
-        """Logits of each image."""
-        del key, train
-        x = _average_pool(jax.nn.relu(conv(params["conv0"], jnp.asarray(images))), window)
-        for i in range(1, 4):
-            x = jax.nn.relu(conv(params[f"conv{i}"], x))
-        return x.reshape(len(x), -1) @ params["head"]["kernel"] + params["head"]["bias"], state
-
-    return problem._replace(model=Model(init, apply))
 
 
 FAULTS: dict[str, Remedy] = {
@@ -312,14 +235,7 @@ FAULTS: dict[str, Remedy] = {
         statistics_never_updated,
         no_nonlinearity,
         missing_flatten,
-        reshuffled_labels,
-        mispairing_loader,
-        noisy_labels,
-        split_by_class,
-        leaked_validation,
-        destroying_augmentation,
-        wrong_metric,
-        spatial_collapse,
+        *DATA_FAULTS,
         *NETWORK_FAULTS,
     )
 }
@@ -391,76 +307,3 @@ def plant(problem: Problem, fault: str | None) -> Problem:
         return problem
     check_one_of("fault", fault, FAULTS)
     return FAULTS[fault](problem)
-
-
-def _feed(problem: Problem, fn: Callable[[Images], Images]) -> Problem:
-    """`fn` after the problem's own preprocessing."""
-    first = problem.preprocess or (lambda images: images)
-    return problem._replace(preprocess=lambda images: fn(first(images)))
-
-
-def _labels(problem: Problem) -> Int[np.ndarray, " n"]:
-    """All training labels."""
-    return np.asarray(take(problem.train, np.arange(num_examples(problem.train))).labels)
-
-
-def _num_classes(problem: Problem) -> int:
-    """Classes of the problem, counted if it does not say."""
-    return problem.num_classes or int(_labels(problem).max()) + 1
-
-
-def _relabel(problem: Problem, fn: Callable[[Int[np.ndarray, " n"]], Int[np.ndarray, " n"]]) -> Problem:
-    """The training images with other labels."""
-    batch = take(problem.train, np.arange(num_examples(problem.train)))
-    return problem._replace(train=Dataset(batch.images, fn(np.asarray(batch.labels))))
-
-
-def _keep(problem: Problem, kept: Int[np.ndarray, " kept"]) -> Problem:
-    """The training examples `kept`, in that order."""
-    return problem._replace(train=Dataset(*take(problem.train, kept)))
-
-
-def _valid(problem: Problem) -> Dataset | Source:
-    """The validation images, which the fault needs.
-
-    Raises:
-      ValueError: the problem has none.
-    """
-    if problem.valid is None:
-        raise ValueError("problem.valid must be given for this fault, got None.")
-    return problem.valid
-
-
-def _loader(problem: Problem, deal: Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple]) -> Problem:
-    """Batches from a loader that deals the images and labels of each epoch by `deal` before it shuffles them."""
-    images, labels = take(problem.train, np.arange(num_examples(problem.train)))
-    preprocess, size = problem.preprocess or (lambda images: images), problem.batch_size
-
-    def batches(epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """One epoch."""
-        rng = np.random.default_rng(epoch)
-        dealt = deal(np.asarray(preprocess(images)), np.asarray(labels), rng)
-        order = rng.permutation(len(labels))
-        for start in range(0, len(order) - size + 1, size):
-            yield tuple(part[order[start : start + size]] for part in dealt)
-
-    return problem._replace(batches=batches)
-
-
-def _average_pool(x: Float[Array, "batch height width channels"], size: int) -> Float[Array, "batch ..."]:
-    """Mean of each window of `size` by `size` places; what does not fill a window is left out."""
-    down, across = x.shape[1] // size, x.shape[2] // size
-    cut = x[:, : down * size, : across * size]
-    return cut.reshape(len(x), down, size, across, size, x.shape[-1]).mean(axis=(2, 4))
-
-
-def _map_outputs(problem: Problem, fn: Callable[[Array], Array]) -> Problem:
-    """The model with `fn` behind it."""
-    init, apply = problem.model
-
-    def mapped(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
-        """The outputs, changed."""
-        outputs, state = apply(params, state, images, key=key, train=train)
-        return fn(outputs), state
-
-    return problem._replace(model=Model(init, mapped))

@@ -11,13 +11,7 @@ from jaxtyping import Array, Float
 from cnnprobe.models.networks import small_cnn
 from cnnprobe.models.plain import dropout
 from cnnprobe.types import Images, Key, Labels, Model, Params, Problem, Remedy, State
-
-
-def _num(problem: Problem) -> int:
-    """Number of classes."""
-    assert problem.num_classes is not None
-    return problem.num_classes
-
+from experiments.planting import count_classes
 
 # --- loss ---
 
@@ -45,7 +39,7 @@ def labels_broadcast(problem: Problem) -> Problem:
 
 def squared_error(problem: Problem) -> Problem:
     """The mean squared error of probabilities, with plain SGD."""
-    num_classes = _num(problem)
+    num_classes = count_classes(problem)
 
     def loss(logits: Float[Array, "batch classes"], labels: Labels) -> Float[Array, ""]:
         """The slow loss."""
@@ -112,7 +106,7 @@ def dropout_on_logits(problem: Problem) -> Problem:
 
 def dropout_in_evaluation(problem: Problem) -> Problem:
     """A network with dropout that is always in training mode."""
-    init, apply = small_cnn(_num(problem), dropout_rate=0.8)
+    init, apply = small_cnn(count_classes(problem), dropout_rate=0.8)
 
     def always(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
         """The model in training mode."""

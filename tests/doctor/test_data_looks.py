@@ -17,7 +17,8 @@ from cnnprobe.doctor.looks.splits import leaked, look_at_splits, occurs_in, unfa
 from cnnprobe.doctor.run import train_run
 from cnnprobe.models.networks import residual_cnn, small_cnn
 from cnnprobe.types import Dataset, Problem
-from experiments.faults import plant, spatial_collapse
+from experiments.data_faults import spatial_collapse
+from experiments.faults import plant
 from experiments.problems import cross_entropy
 
 KEY = jax.random.key(0)

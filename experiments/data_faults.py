@@ -1,0 +1,97 @@
+"""Faults of loaders, splits, augmentation, metric and maps, beside those of `faults`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from cnnprobe.data.sampling import num_examples, take, to_dataset
+from cnnprobe.models.plain import conv, init_conv, init_dense
+from cnnprobe.types import Dataset, Images, Key, Model, Params, Problem, Remedy, State
+from experiments.planting import average_pool, count_classes, keep, relabel, valid_of, with_loader
+
+
+def reshuffled_labels(problem: Problem) -> Problem:
+    """A loader that shuffles images and labels apart, anew in every epoch."""
+    return with_loader(problem, lambda images, labels, rng: (images, rng.permutation(labels)))
+
+
+def mispairing_loader(problem: Problem) -> Problem:
+    """A loader that gives every image the label of the one stored after it."""
+    return with_loader(problem, lambda images, labels, _: (images, np.roll(labels, 1)))
+
+
+def noisy_labels(problem: Problem) -> Problem:
+    """Three in five training labels drawn at random."""
+    rng, num_classes = np.random.default_rng(0), count_classes(problem)
+    return relabel(
+        problem,
+        lambda labels: np.where(rng.random(len(labels)) < 0.6, rng.integers(0, num_classes, len(labels)), labels),
+    )
+
+
+def split_by_class(problem: Problem) -> Problem:
+    """The last classes held out, a quarter of them and one at least, as a split of a sorted set does it."""
+    splits = zip(to_dataset(problem.train), to_dataset(valid_of(problem)), strict=True)
+    images, labels = (np.concatenate(parts) for parts in splits)
+    num_classes = count_classes(problem)
+    is_last = labels >= num_classes - max(1, num_classes // 4)
+    return problem._replace(
+        train=Dataset(images[~is_last], labels[~is_last]), valid=Dataset(images[is_last], labels[is_last])
+    )
+
+
+def leaked_validation(problem: Problem) -> Problem:
+    """Nine in ten validation images are training images, of which there are few and which are learnt by heart."""
+    small = keep(problem, np.arange(num_examples(problem.train) // 5))._replace(num_epochs=40)
+    valid = to_dataset(valid_of(problem))
+    num = min(len(valid.labels) * 9 // 10, num_examples(small.train))
+    known = take(small.train, np.arange(num))
+    images, labels = (np.concatenate(pair) for pair in zip(known, take(valid, np.arange(num // 9)), strict=True))
+    return small._replace(valid=Dataset(images, labels))
+
+
+def destroying_augmentation(problem: Problem) -> Problem:
+    """Noise in the units of bytes on images between 0 and 1."""
+    return problem._replace(augment=lambda key, images: images + 25 * jax.random.normal(key, images.shape))
+
+
+def wrong_metric(problem: Problem) -> Problem:
+    """Predictions that count the classes from 1."""
+    return problem._replace(predict=lambda outputs: jnp.argmax(outputs, axis=-1) + 1)
+
+
+def spatial_collapse(problem: Problem) -> Problem:
+    """An average pool, written for larger images, that leaves one place for the last three of four convolutions."""
+    num_classes = count_classes(problem)
+    window = min(np.shape(take(problem.train, [0]).images)[1:3])
+
+    def init(key: Key, images: Images) -> tuple[Params, State]:
+        """Four convolutions and a head."""
+        *keys, last = jax.random.split(key, 5)
+        sizes = zip(keys, (images.shape[-1], 16, 32, 32), (16, 32, 32, 32), strict=True)
+        params = {f"conv{i}": init_conv(k, before, after) for i, (k, before, after) in enumerate(sizes)}
+        num_places = (images.shape[1] // window) * (images.shape[2] // window)
+        return {**params, "head": init_dense(last, 32 * num_places, num_classes)}, {}
+
+    def apply(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
+        """Logits of each image."""
+        del key, train
+        x = average_pool(jax.nn.relu(conv(params["conv0"], jnp.asarray(images))), window)
+        for i in range(1, 4):
+            x = jax.nn.relu(conv(params[f"conv{i}"], x))
+        return x.reshape(len(x), -1) @ params["head"]["kernel"] + params["head"]["bias"], state
+
+    return problem._replace(model=Model(init, apply))
+
+
+DATA_FAULTS: tuple[Remedy, ...] = (
+    reshuffled_labels,
+    mispairing_loader,
+    noisy_labels,
+    split_by_class,
+    leaked_validation,
+    destroying_augmentation,
+    wrong_metric,
+    spatial_collapse,
+)

@@ -1,0 +1,82 @@
+"""What faults are planted with: other images, other labels, other outputs."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from cnnprobe.data.sampling import num_examples, take
+from cnnprobe.types import Dataset, Images, Key, Model, Params, Problem, Source, State
+
+
+def feed(problem: Problem, fn: Callable[[Images], Images]) -> Problem:
+    """`fn` after the problem's own preprocessing."""
+    first = problem.preprocess or (lambda images: images)
+    return problem._replace(preprocess=lambda images: fn(first(images)))
+
+
+def labels_of(problem: Problem) -> Int[np.ndarray, " n"]:
+    """All training labels."""
+    return np.asarray(take(problem.train, np.arange(num_examples(problem.train))).labels)
+
+
+def count_classes(problem: Problem) -> int:
+    """Classes of the problem, counted if it does not say."""
+    return problem.num_classes or int(labels_of(problem).max()) + 1
+
+
+def relabel(problem: Problem, fn: Callable[[Int[np.ndarray, " n"]], Int[np.ndarray, " n"]]) -> Problem:
+    """The training images with other labels."""
+    batch = take(problem.train, np.arange(num_examples(problem.train)))
+    return problem._replace(train=Dataset(batch.images, fn(np.asarray(batch.labels))))
+
+
+def keep(problem: Problem, kept: Int[np.ndarray, " kept"]) -> Problem:
+    """The training examples `kept`, in that order."""
+    return problem._replace(train=Dataset(*take(problem.train, kept)))
+
+
+def valid_of(problem: Problem) -> Dataset | Source:
+    """The validation images, which the fault needs.
+
+    Raises:
+      ValueError: the problem has none.
+    """
+    if problem.valid is None:
+        raise ValueError("problem.valid must be given for this fault, got None.")
+    return problem.valid
+
+
+def with_loader(problem: Problem, deal: Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple]) -> Problem:
+    """Batches from a loader that deals the images and labels of each epoch by `deal` before it shuffles them."""
+    images, labels = take(problem.train, np.arange(num_examples(problem.train)))
+    preprocess, size = problem.preprocess or (lambda images: images), problem.batch_size
+
+    def batches(epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """One epoch."""
+        rng = np.random.default_rng(epoch)
+        dealt = deal(np.asarray(preprocess(images)), np.asarray(labels), rng)
+        order = rng.permutation(len(labels))
+        for start in range(0, len(order) - size + 1, size):
+            yield tuple(part[order[start : start + size]] for part in dealt)
+
+    return problem._replace(batches=batches)
+
+
+def average_pool(x: Float[Array, "batch height width channels"], size: int) -> Float[Array, "batch ..."]:
+    """Mean of each window of `size` by `size` places; what does not fill a window is left out."""
+    down, across = x.shape[1] // size, x.shape[2] // size
+    cut = x[:, : down * size, : across * size]
+    return cut.reshape(len(x), down, size, across, size, x.shape[-1]).mean(axis=(2, 4))
+
+
+def map_outputs(problem: Problem, fn: Callable[[Array], Array]) -> Problem:
+    """The model with `fn` behind it."""
+    init, apply = problem.model
+
+    def mapped(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
+        """The outputs, changed."""
+        outputs, state = apply(params, state, images, key=key, train=train)
+        return fn(outputs), state
+
+    return problem._replace(model=Model(init, mapped))
