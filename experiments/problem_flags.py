@@ -1,5 +1,6 @@
 """Flags that say which problem to train: shared by the scripts, and free of heavy imports so that --help is instant."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
@@ -47,3 +48,8 @@ flags.mark_flags_as_mutual_exclusive(["images", "npz", "problem"])
 def chosen() -> dict[str, Any]:
     """The parsed values by name, as `problems.build_problem` takes them."""
     return {holder.name: holder.value for holder in _HOLDERS}
+
+
+def given(names: Sequence[str]) -> dict[str, Any]:
+    """The parsed values of those of the named flags that were given."""
+    return {name: flags.FLAGS[name].value for name in names if flags.FLAGS[name].present}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ("diagnose", "train", "demo", "checklist", "benchmark_diagnosis", "calibrate")
+SCRIPTS = (*("diagnose", "train", "demo", "checklist", "benchmark_diagnosis", "calibrate", "reproduce_case"),)
 
 
 def call(*arguments):
