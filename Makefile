@@ -30,10 +30,10 @@ demo: $(VENV)/.user
 	$(BIN)/python -m experiments.demo --report_dir=$(REPORT_DIR)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 test-newest:
 	@if [ -z "$(NEWEST_PYTHON)" ]; then \

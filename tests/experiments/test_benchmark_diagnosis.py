@@ -56,11 +56,12 @@ def test_no_case_is_bad_input(tmp_path):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_take_all_three_data_sets(name):
-    model = NETWORKS[name](4)
+    model, key = NETWORKS[name](4), jax.random.key(0)
     for size in (28, 32, 48):
         images = np.zeros((2, size, size, 1), np.float32)
-        params, state = model.init(jax.random.key(0), images)
-        assert model.apply(params, state, images, key=jax.random.key(1), train=True)[0].shape == (2, 4)
+        begun = jax.eval_shape(lambda x: model.init(key, x), images)
+        outputs = jax.eval_shape(lambda p, s, x: model.apply(p, s, x, key=key, train=True)[0], *begun, images)
+        assert outputs.shape == (2, 4)
 
 
 @pytest.mark.slow
