@@ -133,6 +133,18 @@ def replace_activation(fn: Callable, name: str, new: Callable[[Array], Array], *
     return edit_layers(fn, edits, params_argnum)
 
 
+def insert_activation(fn: Callable, new: Callable[[Array], Array], *, params_argnum: int = 0) -> Callable:
+    """`fn` with the activation `new` behind each of its layers but the last, behind its bias or shift."""
+    check_callable("new", new)
+
+    def edits(structure: Structure) -> Edits:
+        """What to change in one program."""
+        values = [layer.output.value for layer in structure.layers[:-1]]
+        return {value: _replace_by(value, new) for value in values}
+
+    return edit_layers(fn, edits, params_argnum)
+
+
 def last_layer_inputs(fn: Callable, *, params_argnum: int = 0) -> Callable[..., tuple[Any, Float[Array, "batch ..."]]]:
     """Makes a function that returns `(fn(...), features)`: the input of the last layer with parameters.
 
