@@ -59,6 +59,7 @@ from cnnprobe.tracing.normalising import insert_normalisation
 from cnnprobe.tracing.readings import layer_stats, merge_readings
 from cnnprobe.tracing.surgery import (
     drop_output_activation,
+    first_layer_inputs,
     insert_activation,
     keep_gradients,
     last_layer_inputs,

@@ -9,6 +9,7 @@ from flax import nnx
 
 from cnnprobe.tracing.surgery import (
     drop_output_activation,
+    first_layer_inputs,
     insert_activation,
     keep_gradients,
     last_layer_inputs,
@@ -308,6 +309,16 @@ def test_an_activation_is_inserted_behind_the_shift_of_all_layers_but_the_last(v
     params["shift"] = jnp.ones(50)
     bent = variant(insert_activation(net(lambda x: x), jnp.tanh))
     np.testing.assert_allclose(bent(params, X), net(jnp.tanh)(params, X), rtol=1e-4, atol=1e-4)
+
+
+def test_first_layer_inputs_are_the_images_as_the_model_prepares_them(variant):
+    fed = variant(first_layer_inputs(lambda w, x: jax.nn.relu((x / 255 - 0.5) @ w) @ w))
+    np.testing.assert_allclose(fed(jnp.eye(50), X), X / 255 - 0.5, rtol=1e-5)
+
+
+def test_no_first_layer():
+    with pytest.raises(ValueError, match="fn must start with a layer outside loops and branches, got no layer"):
+        first_layer_inputs(lambda w, x: x)(jnp.eye(50), X)
 
 
 def test_no_such_activation():
