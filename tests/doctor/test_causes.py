@@ -1,9 +1,12 @@
 import math
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from cnnprobe.doctor.bands import healthy_band
 from cnnprobe.doctor.causes import CAUSES
 from cnnprobe.doctor.causes.record import STAGES, graded, graded_log
 from cnnprobe.doctor.harm import DECISIVE
@@ -143,6 +146,14 @@ def test_the_remedy_undoes_what_the_model_does_to_its_images(healthy, tiny_bench
     images = np.asarray([0.0, 1.0]).reshape(2, 1, 1, 1)
     fed = remedy(tiny_bench.problem._replace(preprocess=None)).preprocess(images) / 250
     np.testing.assert_allclose(fed.ravel(), [-1, 1], atol=1e-6)
+
+
+def test_steps_are_brought_to_the_middle_of_the_healthy_sizes(healthy, tiny_bench):
+    name = "log10 of update over parameter"
+    seen = healthy._replace(facts={**healthy.facts, name: sum(healthy_band(name)) / 2 - 4.2})
+    first = BY_ID["updates-too-small"].remedies(seen)[0](tiny_bench.problem._replace(optimizer=optax.sgd(1.0)))
+    updates, _ = first.optimizer.update(jnp.ones(2), first.optimizer.init(jnp.ones(2)), jnp.ones(2))
+    np.testing.assert_allclose(updates, -1e4, rtol=1e-5)
 
 
 def test_noise_of_masks_alone_is_not_decisive(healthy):
