@@ -3,14 +3,35 @@
 from collections.abc import Callable, Collection
 from typing import Any
 
+import jax
 import numpy as np
 
 
+def check_numbers(name: str, x: Any) -> None:
+    """Raises `ValueError` unless `x` is an array of real numbers or truth values, or can be read as one."""
+    try:
+        dtype = x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
+    except ValueError:  # rows of several lengths
+        raise ValueError(f"{name} must be an array of real numbers, got {x!r:.200}.") from None
+    is_real = any(jax.dtypes.issubdtype(dtype, kind) for kind in (np.floating, np.integer, np.bool_))
+    if not is_real:
+        raise ValueError(f"{name} must be an array of real numbers, got {f'dtype {dtype}' if np.ndim(x) else repr(x)}.")
+
+
 def check_rank(name: str, x: Any, rank: int) -> None:
-    """Raises `ValueError` unless `x` has exactly `rank` axes."""
+    """Raises `ValueError` unless `x` holds real numbers on exactly `rank` axes."""
+    check_numbers(name, x)
     shape = np.shape(x)
     if len(shape) != rank:
         raise ValueError(f"{name} must have {rank} axes, got shape {shape}.")
+
+
+def check_counts(name: str, x: Any) -> None:
+    """Raises `ValueError` unless `x` holds counts, whole numbers of 0 or more, on two axes."""
+    check_rank(name, x, 2)
+    values = np.asarray(x)
+    if np.shape(x)[1] == 0 or not np.all((values >= 0) & (values == np.round(values)) & np.isfinite(values)):
+        raise ValueError(f"{name} must hold whole numbers of at least 0 for each class, got {values!r:.200}.")
 
 
 def check_same_length(name: str, x: Any, other_name: str, other: Any) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
-from cnnprobe.checks import check_integer, check_rank
+from cnnprobe.checks import check_counts, check_integer, check_optional
 from cnnprobe.probes.nulls import entropy, redeal, z_score
 from cnnprobe.types import AnyArray
 
@@ -54,11 +54,12 @@ def batch_collapse(
     Raises:
       ValueError: counts have not two axes or differ in shape, or `num_permutations` is below 2.
     """
-    check_rank("prediction_counts", prediction_counts, 2)
+    check_counts("prediction_counts", prediction_counts)
     check_integer("num_permutations", num_permutations, 2)
     if label_counts is not None and np.shape(label_counts) != np.shape(prediction_counts):
         shapes = f"{np.shape(label_counts)} and {np.shape(prediction_counts)}"
         raise ValueError(f"label_counts and prediction_counts must have one shape, got {shapes}.")
+    check_optional(check_counts, "label_counts", label_counts)
     counts = np.asarray(prediction_counts, np.int64)
     kept = counts.sum(axis=1) > 0
     counts, rng = counts[kept], np.random.default_rng(seed)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
-from cnnprobe.checks import check_integer
+from cnnprobe.checks import check_integer, check_numbers
 from cnnprobe.compiling import quick_jit
 from cnnprobe.types import AnyArray, Key
 
@@ -22,6 +22,7 @@ def image_rows(name: str, images: Shaped[AnyArray, " n *image"]) -> Float[np.nda
     Raises:
       ValueError: there is no image, or images are single numbers; `name` is what the message calls them.
     """
+    check_numbers(name, images)
     if np.ndim(images) < 2 or np.size(images) == 0:
         raise ValueError(f"{name} must hold at least one image of at least one axis, got shape {np.shape(images)}.")
     with np.errstate(over="ignore"):
@@ -62,6 +63,7 @@ def random_features(images: Shaped[AnyArray, "n height width *channels"], *, see
     References:
       Saxe et al., On random weights and unsupervised feature learning, ICML 2011.
     """
+    check_numbers("images", images)
     if np.ndim(images) not in (3, 4):
         raise ValueError(f"images must have 3 or 4 axes, got shape {np.shape(images)}.")
     height, width = np.shape(images)[1:3]

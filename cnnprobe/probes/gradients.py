@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cnnprobe.checks import check_integer
+from cnnprobe.checks import check_integer, check_numbers
 from cnnprobe.probes.vectors import Vector, check_same_shapes, tree_cosine, tree_norm
 from cnnprobe.types import AnyArray
 
@@ -45,6 +45,7 @@ def gradient_stats(grad: Float[AnyArray, "..."]) -> GradientStats:
     >>> gradient_stats(jnp.array([3.0, -4.0])).norm.item()
     5.0
     """
+    check_numbers("grad", grad)
     values = jnp.asarray(grad).astype(jnp.float32)
     size, norm = max(values.size, 1), tree_norm(values)
     return GradientStats(

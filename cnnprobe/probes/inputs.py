@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from cnnprobe.checks import check_integer, check_rank, check_same_length
+from cnnprobe.checks import check_integer, check_numbers, check_rank, check_same_length
 from cnnprobe.probes.features import image_rows, pixel_features, random_features
 from cnnprobe.probes.nulls import z_score
 from cnnprobe.types import AnyArray
@@ -183,6 +183,7 @@ def _ratio(numerator: float, denominator: float) -> float:
 
 def _check_pairs(features: Shaped[AnyArray, " n *features"], ids: Int[AnyArray, " n"]) -> None:
     """Raises unless there are at least two rows, each with an id."""
+    check_numbers("features", features)
     check_rank("ids", ids, 1)
     check_same_length("features", features, "ids", ids)
     check_integer("number of rows of features", len(ids), 2)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from cnnprobe.checks import check_integer, check_optional, check_rank
+from cnnprobe.checks import check_counts, check_integer, check_optional
 from cnnprobe.probes.nulls import entropy, redeal, z_score
 from cnnprobe.types import AnyArray
 
@@ -46,7 +46,7 @@ def class_ids(labels: Shaped[AnyArray, " n *label"], num_classes: int | None = N
     """
     check_optional(check_integer, "num_classes", num_classes, 1)
     values = _numbers(labels)
-    if values is None or values.ndim not in (1, 2) or not np.all(np.isfinite(values)):
+    if values is None or values.ndim not in (1, 2) or 0 in values.shape[1:] or not np.all(np.isfinite(values)):
         return None
     if values.ndim == 2 and values.shape[1] > 1:
         return None if num_classes not in (None, values.shape[1]) else np.argmax(values, axis=1)
@@ -96,7 +96,7 @@ def batch_label_entropy(
     Raises:
       ValueError: `label_counts` has not two axes, or `num_permutations` is below 2.
     """
-    check_rank("label_counts", label_counts, 2)
+    check_counts("label_counts", label_counts)
     check_integer("num_permutations", num_permutations, 2)
     counts = np.asarray(label_counts, np.int64)
     counts, rng = counts[counts.sum(axis=1) > 0], np.random.default_rng(seed)
@@ -119,8 +119,16 @@ def missing_classes(ids: Int[AnyArray, " n"], other_ids: Int[AnyArray, " m"]) ->
 
 def _numbers(labels: Shaped[AnyArray, " n *label"]) -> Float[np.ndarray, " n *label"] | None:
     """The labels as float64, or None for text and objects."""
-    array = np.asarray(labels)
+    array = _as_array(labels)
     return None if array.dtype.kind in "USOM" else array.astype(np.float64)
+
+
+def _as_array(labels: Shaped[AnyArray, " n *label"]) -> Shaped[np.ndarray, " n *label"]:
+    """The labels as numpy sees them; raises `ValueError` for rows of several lengths."""
+    try:
+        return np.asarray(labels)
+    except ValueError:
+        raise ValueError(f"labels must be an array, got {labels!r:.200}.") from None
 
 
 def _format(values: Float[np.ndarray, " n *label"]) -> str:

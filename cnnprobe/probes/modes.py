@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
-from cnnprobe.checks import check_integer, check_rank
+from cnnprobe.checks import check_integer, check_numbers, check_rank
 from cnnprobe.types import AnyArray, Key
 
 
@@ -27,6 +28,8 @@ def mode_gap(train_outputs: Float[AnyArray, "*shape"], eval_outputs: Float[AnyAr
     Raises:
       ValueError: the two have other shapes.
     """
+    check_numbers("train_outputs", train_outputs)
+    check_numbers("eval_outputs", eval_outputs)
     if jnp.shape(train_outputs) != jnp.shape(eval_outputs):
         shapes = f"{jnp.shape(train_outputs)} and {jnp.shape(eval_outputs)}"
         raise ValueError(f"train_outputs and eval_outputs must have one shape, got {shapes}.")
@@ -47,13 +50,17 @@ def statistics_drift(
     Raises:
       ValueError: the four have other shapes than one.
     """
-    shapes = {jnp.shape(x) for x in (running_mean, running_var, batch_mean, batch_var)}
+    given = {"running_mean": running_mean, "running_var": running_var, "batch_mean": batch_mean, "batch_var": batch_var}
+    for name, values in given.items():
+        check_numbers(name, values)
+    shapes = {jnp.shape(x) for x in given.values()}
     if len(shapes) > 1:
         raise ValueError(f"running and batch statistics must have one shape, got {sorted(shapes)}.")
     var = jnp.asarray(batch_var, jnp.float32)
     kept = var > 0
     safe = jnp.where(kept, var, 1)
-    distance = jnp.abs(jnp.asarray(running_mean) - jnp.asarray(batch_mean)) / jnp.sqrt(safe)
+    running, mean = jnp.asarray(running_mean, jnp.float32), jnp.asarray(batch_mean, jnp.float32)
+    distance = jnp.abs(running - mean) / jnp.sqrt(safe)
     # A variance of 0 that is used for every image is far off: the floor makes its logarithm large, not infinite.
     log_ratio = jnp.abs(jnp.log(jnp.maximum(jnp.asarray(running_var), 1e-12) / safe))
     return StatisticsDrift(mean=_median(distance, kept), log_var=_median(log_ratio, kept))
@@ -105,6 +112,9 @@ def cross_example_jacobian(
       ValueError: `fn` does not return one row per image, or `num_probes` is below 1.
     """
     check_integer("num_probes", num_probes, 1)
+    check_numbers("images", images)
+    if np.ndim(images) < 1 or len(images) < 1:
+        raise ValueError(f"images must hold at least one image, got shape {np.shape(images)}.")
     outputs, pull = jax.vjp(fn, jnp.asarray(images, jnp.float32))
     num = len(images)
     if outputs.shape[:1] != (num,):
@@ -128,6 +138,8 @@ def _norm(x: Float[Array, "*shape"]) -> Float[Array, ""]:
 
 def _median(values: Float[Array, " n"], kept: Bool[Array, " n"]) -> Float[Array, ""]:
     """Median of the finite values that are kept; NaN without any."""
+    if not values.size:
+        return jnp.float32(jnp.nan)
     return jnp.nanmedian(jnp.where(kept & jnp.isfinite(values), values, jnp.nan))
 
 

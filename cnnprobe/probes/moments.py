@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
+from cnnprobe.checks import check_numbers
 from cnnprobe.types import AnyArray
 
 
@@ -72,8 +73,9 @@ def channel_rows(name: str, x: Shaped[AnyArray, "*rows channels"]) -> Float[Arra
     """All axes but the last as one, in float32: sums of half precision would stall.
 
     Raises:
-      ValueError: `x` has no axis.
+      ValueError: `x` is no array of real numbers, or has no axis.
     """
+    check_numbers(name, x)
     shape = np.shape(x)
     if not shape:
         raise ValueError(f"{name} must have an axis of channels, got shape {shape}.")

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from cnnprobe.probes.gradients import GradientStats, gradient_stats
 from cnnprobe.probes.updates import update_ratio
-from cnnprobe.probes.vectors import tree_norm
+from cnnprobe.probes.vectors import check_same_shapes, tree_norm
 from cnnprobe.trees import per_layer
 from cnnprobe.types import AnyArray
 
@@ -74,6 +74,7 @@ def update_stats(update: Float[AnyArray, "..."], param: Float[AnyArray, "..."]) 
     Raises:
       ValueError: the two have other shapes.
     """
+    check_same_shapes("update", update, "param", param)
     return UpdateStats(tree_norm(update), tree_norm(param), update_ratio(update, param))
 
 

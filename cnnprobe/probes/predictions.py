@@ -84,6 +84,7 @@ def balanced_accuracy(
     0.5
     """
     check_rank("predictions", predictions, 1)
+    check_rank("labels", labels, 1)
     check_same_length("predictions", predictions, "labels", labels)
     counts = class_counts(labels, num_classes)
     is_hit = jnp.asarray(predictions) == jnp.asarray(labels)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from cnnprobe.checks import check_at_least
-from cnnprobe.probes.vectors import Vector, check_same_shapes, tree_cosine, tree_norm
+from cnnprobe.probes.vectors import Vector, check_same_shapes, check_tree, tree_cosine, tree_norm
 from cnnprobe.trees import tree_size
 from cnnprobe.types import AnyArray
 
@@ -74,6 +74,7 @@ def sign_update_share(update: Vector, learning_rate: float | Float[Array, ""]) -
         check_at_least("learning_rate", learning_rate, 0)
     if np.shape(learning_rate) != ():
         raise ValueError(f"learning_rate must be one number, got shape {np.shape(learning_rate)}.")
+    check_tree("update", update)
     return _share(jax.tree.map(lambda leaf: jnp.abs(_relative(leaf, learning_rate) - 1) < 0.01, update))
 
 

@@ -7,10 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from cnnprobe.checks import check_numbers
 from cnnprobe.trees import leaf_name, tree_sum_of_squares
 from cnnprobe.types import AnyArray
 
 Vector: TypeAlias = PyTree[Float[AnyArray, "..."]]  # an array, or a tree of them
+
+
+def check_tree(name: str, tree: Vector) -> None:
+    """Raises `ValueError` unless every leaf is an array of real numbers."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda leaf: leaf is None)[0]:
+        check_numbers(f"{name} at {leaf_name(path)!r}" if path else name, leaf)
 
 
 def check_same_shapes(name: str, tree: PyTree, other_name: str, other: PyTree) -> None:
@@ -18,6 +25,8 @@ def check_same_shapes(name: str, tree: PyTree, other_name: str, other: PyTree) -
     mine, theirs = (str(jax.tree.structure(each)) for each in (tree, other))
     if mine != theirs:
         raise ValueError(f"{name} and {other_name} must have the same structure, got {mine} and {theirs}.")
+    check_tree(name, tree)
+    check_tree(other_name, other)
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     for (path, leaf), partner in zip(leaves, jax.tree.leaves(other), strict=True):
         if np.shape(leaf) != np.shape(partner):
