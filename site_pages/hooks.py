@@ -19,7 +19,7 @@ NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 
 def on_config(config: "MkDocsConfig") -> "MkDocsConfig":
     """Fills the chapters of the navigation that are named but empty."""
-    written = {
+    written: dict[str, list] = {
         "Causes": ["causes/index.md", *({capitalised(x.title): f"causes/{x.id}.md"} for x in CAUSES)],
         "Reference": ["reference/index.md", *(f"reference/{reference.chapter_file(x)}" for x in chapters())],
         "Notebooks": [f"notebooks/{path.stem}.md" for path in NOTEBOOKS],
