@@ -8,7 +8,7 @@ import pytest
 
 from cnnprobe.contents import chapters
 from cnnprobe.doctor.causes import CAUSES
-from site_pages import causes, notebooks, reference
+from site_pages import causes, hooks, notebooks, reference
 from site_pages.examples import EXAMPLES, observe_example
 
 IDS = {"ids": lambda cause: cause.id}
@@ -82,3 +82,13 @@ def test_notebook_pages_show_code_and_what_it_printed(tmp_path):
     (tmp_path / "a.ipynb").write_text(json.dumps({"cells": [text, code]}))
     page = notebooks.notebook_page(tmp_path / "a.ipynb")
     assert page.startswith("# T\n\n[Download this notebook](a.ipynb)\n\n```python\nprint(1)\n```\n\n```text\n1\n```")
+
+
+def test_the_site_has_a_page_for_every_cause_chapter_and_notebook():
+    paths = [path for path, _ in hooks.pages()]
+    assert len(paths) == len(set(paths)) == len(CAUSES) + len(chapters()) + len(hooks.NOTEBOOKS) + 3
+
+
+def test_the_navigation_is_filled_in():
+    nav = [hooks._filled(entry, {"Causes": ["a.md"]}) for entry in ("taps.md", {"Causes": []}, {"How to": ["b.md"]})]
+    assert nav == ["taps.md", {"Causes": ["a.md"]}, {"How to": ["b.md"]}]

@@ -23,7 +23,10 @@ from cnnprobe.training.step import init_state, make_train_step
 from cnnprobe.training.validate import check_problem
 
 ROOT = Path(__file__).parents[2]
-GUIDES = [ROOT / "docs" / "tour.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
+YOURS = [ROOT / "README.md", ROOT / "docs" / "taps.md"]  # which speak of a program of the reader's
+PAGES = [
+    path for path in sorted((ROOT / "docs").rglob("*.md")) if path not in YOURS and "```python" in path.read_text()
+]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 FINDING = cp.Finding(
     "inputs-not-scaled", "it", "cause", 1.0, cp.Evidence("", (), 1.0), lambda p: p, "", "", None, "", ()
@@ -129,8 +132,8 @@ def mine():
     }
 
 
-@pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.stem)
-def test_tour_and_guides_run(path, traced):
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_pages_run(path, traced):
     run_page(path)
 
 
@@ -139,8 +142,8 @@ def test_notebooks_run(path, traced):
     run_page(path)
 
 
-@pytest.mark.parametrize("path", [ROOT / "docs" / "taps.md", ROOT / "README.md"], ids=lambda path: path.stem)
-def test_pages_that_speak_of_your_own_program_run(path, traced):
+@pytest.mark.parametrize("path", YOURS, ids=lambda path: path.stem)
+def test_pages_that_speak_of_your_program_run(path, traced):
     Path("run").mkdir()
     Path("run/readings.jsonl").write_text('{"loss": 2.3}\n{"loss": 2.2}\n')
     run_page(path, **mine())
