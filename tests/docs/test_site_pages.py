@@ -76,6 +76,19 @@ def test_a_notebook_stores_what_its_code_prints(tmp_path):
     assert [cell["outputs"] for cell in stored] == [[], [{"output_type": "stream", "name": "stdout", "text": ["3\n"]}]]
 
 
+@pytest.mark.parametrize(
+    ("docstring", "page"),
+    [
+        ("The mean.\n\n>>> 1 + 1\n2", "The mean.\n\n```pycon\n>>> 1 + 1\n2\n```"),
+        ("Raises:\n  ValueError: it is not `a_b`.", "**Raises**\n\n- `ValueError`: it is not `a_b`."),
+        ("References:\n  Roy & Vetterli, EUSIPCO 2007.", "**References**\n\n- Roy & Vetterli, EUSIPCO 2007."),
+        ("Of a_b and [n].", "Of a\\_b and \\[n]."),
+    ],
+)
+def test_docstrings_become_markdown(docstring, page):
+    assert reference.markdown_of(docstring) == page
+
+
 def test_notebook_pages_show_code_and_what_it_printed(tmp_path):
     text = {"cell_type": "markdown", "source": ["# T"]}
     code = {"cell_type": "code", "source": ["print(1)"], "outputs": [{"text": ["1"]}]}
