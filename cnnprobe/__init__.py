@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from cnnprobe.tracing.readings import layer_stats, merge_readings
     from cnnprobe.tracing.surgery import (
         drop_output_activation,
+        first_layer_inputs,
+        insert_activation,
         keep_gradients,
         last_layer_inputs,
         log_output_softmax,

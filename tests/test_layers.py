@@ -9,7 +9,7 @@ import cnnprobe
 
 ROOT = Path(cnnprobe.__file__).parent
 ORDER = (
-    ("types", "checks", "trees"),
+    ("types", "checks", "compiling", "trees"),
     ("probes",),
     ("tracing",),
     ("data", "models"),

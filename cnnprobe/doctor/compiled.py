@@ -4,20 +4,21 @@ from collections.abc import Callable
 
 import jax
 
+from cnnprobe.compiling import quick_jit
 from cnnprobe.models.caching import cached
 from cnnprobe.probes.predictions import balanced_accuracy, class_counts, input_sensitivity
 from cnnprobe.training.predict import NOT_TRACEABLE
 from cnnprobe.types import Images, Key, Model, Params, State
 
-balanced_accuracy = jax.jit(balanced_accuracy, static_argnums=2)
-class_counts = jax.jit(class_counts, static_argnums=1)
-input_sensitivity = jax.jit(input_sensitivity)
+balanced_accuracy = quick_jit(balanced_accuracy, static_argnums=2)
+class_counts = quick_jit(class_counts, static_argnums=1)
+input_sensitivity = quick_jit(input_sensitivity)
 
 
 @cached
 def with_compiled_init(model: Model) -> Model:
     """The model with an init that is compiled where it can be traced."""
-    compiled = jax.jit(model.init)
+    compiled = quick_jit(model.init)
 
     def init(key: Key, images: Images) -> tuple[Params, State]:
         """The user's parameters and state."""

@@ -15,6 +15,7 @@ from cnnprobe.doctor.looks.forward import (
     Probed,
     first_loss,
     look_across_examples,
+    look_at_first_layer,
     look_at_outputs,
     look_at_symmetry,
     run_forward,
@@ -143,6 +144,7 @@ def _before(
         facts["initial loss ratio"] = facts["initial loss"] / blind if blind > 0 else float("nan")
     reach = attempt("the reach of a label", lambda: label_reach(bench, units, names["outputs"]), math.nan)
     facts["label reach"] = reach
+    facts |= attempt("the look at the first layer", lambda: look_at_first_layer(bench, weights), {})
     facts |= attempt("the look across examples", lambda: look_across_examples(bench, weights), {})
     return outputs, blind, loss, graph
 

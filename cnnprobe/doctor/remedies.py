@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from cnnprobe.data.batching import reshuffle
 from cnnprobe.data.sampling import num_examples, take
 from cnnprobe.probes.labels import class_ids
+from cnnprobe.tracing.fans import fan_ins
 from cnnprobe.tracing.surgery import (
     drop_output_activation,
     keep_gradients,
@@ -23,6 +24,7 @@ from cnnprobe.tracing.surgery import (
     replace_activation,
     set_dropout_rate,
 )
+from cnnprobe.trees import leaf_name
 from cnnprobe.types import Dataset, Images, Key, Labels, Model, Outputs, Params, Problem, Remedy, State
 
 SMALLEST_PROBABILITY = 1e-7  # the clip that probability losses use by custom
@@ -222,27 +224,27 @@ def use_relu(name: str) -> Remedy:
     return operate(partial(replace_activation, name=name, new=jax.nn.relu))
 
 
-def _redrawn(key: Key, leaf: Array) -> Array:
-    """He normal for kernels (He et al. 2015); vectors keep their value."""
+def _redrawn(key: Key, leaf: Array, fan_in: int | None) -> Array:
+    """He normal for kernels (He et al. 2015), whose last axis is their features where no trace tells the fan-in."""
     if leaf.ndim < 2 or not jnp.issubdtype(leaf.dtype, jnp.floating):
         return leaf
-    fan_in = np.prod(leaf.shape[:-1])
-    return (jax.random.normal(key, leaf.shape) * np.sqrt(2.0 / fan_in)).astype(leaf.dtype)
+    return (jax.random.normal(key, leaf.shape) * np.sqrt(2.0 / (fan_in or np.prod(leaf.shape[:-1])))).astype(leaf.dtype)
 
 
 def redraw_parameters(problem: Problem) -> Problem:
-    """Starts from He-normal kernels instead of the model's own."""
-    init = problem.model.init
+    """Starts from He-normal kernels instead of the model's own; vectors keep their values."""
+    init, apply = problem.model.init, problem.model.apply
 
     def init_anew(key: Key, images: Images) -> tuple[Params, State]:
         """The user's parameters with every kernel drawn anew."""
         params, state = init(key, images)
-        leaves, structure = jax.tree.flatten(params)
+        fans = fan_ins(lambda p, s, x, k: apply(p, s, x, key=k, train=False)[0], params, state, images, key)
+        leaves, structure = jax.tree_util.tree_flatten_with_path(params)
         keys = jax.random.split(jax.random.fold_in(key, 1), len(leaves))
-        redrawn = [_redrawn(k, leaf) for k, leaf in zip(keys, leaves, strict=True)]
+        redrawn = [_redrawn(k, leaf, fans.get(leaf_name(path))) for k, (path, leaf) in zip(keys, leaves, strict=True)]
         return jax.tree.unflatten(structure, redrawn), state
 
-    return problem._replace(model=Model(init_anew, problem.model.apply))
+    return problem._replace(model=Model(init_anew, apply))
 
 
 def pool_to_cross_entropy(problem: Problem) -> Problem:

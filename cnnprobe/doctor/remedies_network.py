@@ -3,8 +3,8 @@
 Each factory takes what was measured and returns a `Remedy`; what needs no number is a remedy itself.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial, wraps
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,10 +21,7 @@ from cnnprobe.doctor.remedies import (
     use_batch_statistics,
     use_cross_entropy,
 )
-from cnnprobe.tracing.calls import trace_call
-from cnnprobe.tracing.interpret import Edit, evaluate
-from cnnprobe.tracing.layers import find_structure
-from cnnprobe.tracing.surgery import drop_output_activation, replace_activation, set_dropout_rate
+from cnnprobe.tracing.surgery import drop_output_activation, insert_activation, replace_activation, set_dropout_rate
 from cnnprobe.types import Images, Key, Labels, Model, Outputs, Params, Problem, Remedy, State
 
 MOMENTUM = 0.9  # of the gradient descent that carries its state, where the user's own is not known
@@ -94,24 +91,9 @@ def each_image_by_its_own_statistics(problem: Problem) -> Problem:
     return each_image_alone(use_batch_statistics(problem))
 
 
-def _with_relus(fn: Callable) -> Callable:
-    """`fn` with a ReLU behind each of its layers but the last; its first argument holds the parameters."""
-
-    @wraps(fn)
-    def changed(*args: Any) -> Any:
-        """The function, traced, edited and run."""
-        call = trace_call(fn, args, {}, [0])
-        layers = find_structure(call.program, call.origins).layers
-        bend = Edit(lambda value, _read, _slot: (jax.nn.relu(value), None))
-        edits = {layer.output.value: bend for layer in layers[:-1]}
-        return call.rebuild(evaluate(call.program, call.inputs, edits, {}).outputs)
-
-    return changed
-
-
 def insert_relu(problem: Problem) -> Problem:
     """Puts a ReLU behind every layer but the last."""
-    return operate(_with_relus)(problem)
+    return operate(partial(insert_activation, new=jax.nn.relu))(problem)
 
 
 def use_leaky(name: str) -> Remedy:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from cnnprobe.checks import check_integer
+from cnnprobe.compiling import quick_jit
 from cnnprobe.types import AnyArray, Key
 
 _CHUNK = 64  # images per call of the compiled feature function: bounds its memory
@@ -73,7 +74,7 @@ def random_features(images: Shaped[AnyArray, "n height width *channels"], *, see
     return np.concatenate([responses, pixel_features(pixels, max_features=256)], axis=1)
 
 
-@jax.jit
+@quick_jit
 def _convolution_features(key: Key, images: Float[Array, "n height width channels"]) -> Float[Array, "n d"]:
     """Pooled responses of random filters to images at full, half and quarter size."""
     scales = [images]
@@ -95,7 +96,7 @@ def _convolve(key: Key, images: Float[Array, "n height width channels"]) -> Floa
     """Responses to random 5 x 5 filters of zero mean, on at most about 64 x 64 positions."""
     filters = jax.random.normal(key, (5, 5, images.shape[-1], _NUM_FILTERS))
     filters = filters - filters.mean(axis=(0, 1, 2))
-    stride = max(1, min(images.shape[1:3]) // 64)
+    stride = max(1, math.ceil(min(images.shape[1:3]) / 64))
     padded = jnp.pad(images, [(0, 0), (2, 2), (2, 2), (0, 0)], mode="edge")
     return jax.lax.conv_general_dilated(
         padded, filters, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")

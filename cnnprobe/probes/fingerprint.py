@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from cnnprobe.checks import check_callable, check_integer, check_optional
+from cnnprobe.compiling import quick_jit
 from cnnprobe.types import AnyArray, Labels, Outputs
 
 T = TypeVar("T")
 Loss = Callable[[Outputs, Labels], Any]
 _SURE = 50.0  # the logit of a confident network
-_COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}  # the loss runs for milliseconds; compiling costs more
 _MOST_CLASSES = 16  # classes drawn: few enough that labels repeat, which faults of the batch axis need to show
 
 
@@ -269,7 +269,7 @@ def _compiled(fn: Callable[..., T], *args: Any) -> Callable[..., T]:
 
     Losses that look at values, or take labels that are no arrays, run only as they are.
     """
-    compiled = jax.jit(fn, compiler_options=_COMPILER_OPTIONS)
+    compiled = quick_jit(fn)
     try:
         compiled(*args)
     except Exception:  # what fails uncompiled too gives its plainer error there

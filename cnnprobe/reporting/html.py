@@ -57,9 +57,12 @@ def render_html(diagnosis: Diagnosis) -> str:
 
 
 def is_sick(layer: LayerRow) -> bool:
-    """Whether nothing flows through a layer: dead units, or a gradient that is zero or not a number."""
-    flows = math.isfinite(layer.gradient_rms) and layer.gradient_rms > 0
-    return layer.dead_share >= DEAD_SHARE or not flows
+    """Whether nothing flows through a layer: dead units, no gradient, or activation gradients that are not finite.
+
+    The gradient of a kernel that cannot be told from others is NaN, which says nothing.
+    """
+    is_cut = layer.gradient_rms == 0 or math.isinf(layer.gradient_rms)
+    return layer.dead_share >= DEAD_SHARE or is_cut or not math.isfinite(layer.activation_gradient_rms)
 
 
 def _environment() -> "Environment":

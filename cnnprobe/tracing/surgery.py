@@ -133,6 +133,18 @@ def replace_activation(fn: Callable, name: str, new: Callable[[Array], Array], *
     return edit_layers(fn, edits, params_argnum)
 
 
+def insert_activation(fn: Callable, new: Callable[[Array], Array], *, params_argnum: int = 0) -> Callable:
+    """`fn` with the activation `new` behind each of its layers but the last, behind its bias or shift."""
+    check_callable("new", new)
+
+    def edits(structure: Structure) -> Edits:
+        """What to change in one program."""
+        values = [layer.output.value for layer in structure.layers[:-1]]
+        return {value: _replace_by(value, new) for value in values}
+
+    return edit_layers(fn, edits, params_argnum)
+
+
 def last_layer_inputs(fn: Callable, *, params_argnum: int = 0) -> Callable[..., tuple[Any, Float[Array, "batch ..."]]]:
     """Makes a function that returns `(fn(...), features)`: the input of the last layer with parameters.
 
@@ -146,14 +158,38 @@ def last_layer_inputs(fn: Callable, *, params_argnum: int = 0) -> Callable[..., 
         """The function with the features as one more result."""
         call = trace_call(fn, args, kwargs, [params_argnum], option="params_argnum")
         layers = find_structure(call.program, call.origins).layers
-        if not layers or layers[-1].is_repeated:
-            problem = f"{layers[-1].name}, which is in a loop or branch" if layers else "no layer"
-            raise ValueError(f"fn must end in a layer outside loops and branches, got {problem}.")
-        value, edit = _read_input(layers[-1])
+        value, edit = _read_input(_reachable(layers[-1:], "end in"))
         outputs, readings = evaluate(call.program, call.inputs, {value: edit}, {})
         return call.rebuild(outputs), readings[value]
 
     return extended
+
+
+def first_layer_inputs(fn: Callable, *, params_argnum: int = 0) -> Callable[..., Float[Array, "..."]]:
+    """Makes a function that returns what the first layer of `fn` is applied to: the images as the model prepares them.
+
+    Raises:
+      ValueError: on the call, if `fn` has no layer, or if the first one is inside a loop or a branch.
+    """
+    check_callable("fn", fn)
+
+    @functools.wraps(fn)
+    def first_inputs(*args: Any, **kwargs: Any) -> Array:
+        """The input of the first layer; under `jax.jit` nothing behind it is computed."""
+        call = trace_call(fn, args, kwargs, [params_argnum], option="params_argnum")
+        layers = find_structure(call.program, call.origins).layers
+        value, edit = _read_input(_reachable(layers[:1], "start with"))
+        return evaluate(call.program, call.inputs, {value: edit}, {}).readings[value]
+
+    return first_inputs
+
+
+def _reachable(layers: Sequence[Layer], where: str) -> Layer:
+    """The one layer that was asked for; raises `ValueError` where there is none outside loops and branches."""
+    if not layers or layers[0].is_repeated:
+        problem = f"{layers[0].name}, which is in a loop or branch" if layers else "no layer"
+        raise ValueError(f"fn must {where} a layer outside loops and branches, got {problem}.")
+    return layers[0]
 
 
 def _edited(fn: Callable, find_edits: Callable[[Program], Edits]) -> Callable:

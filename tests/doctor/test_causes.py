@@ -1,10 +1,15 @@
 import math
 from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 
+from cnnprobe.doctor.bands import healthy_band
 from cnnprobe.doctor.causes import CAUSES
 from cnnprobe.doctor.causes.record import STAGES, graded, graded_log
+from cnnprobe.doctor.harm import DECISIVE
 from cnnprobe.types import LayerRow
 
 BY_ID = {cause.id: cause for cause in CAUSES}
@@ -110,6 +115,50 @@ def test_advice_has_the_users_numbers(cause_id, healthy):
     advice = BY_ID[cause_id].advice(sick(healthy, cause_id))
     assert advice.text
     assert "nan" not in advice.text
+
+
+def rescaled(healthy, *, given, inside):
+    scales = {"input mean": given, "input standard deviation": given}
+    return healthy._replace(
+        facts={
+            **healthy.facts,
+            **SICK_FACTS["inputs-not-scaled"],
+            **scales,
+            "first layer input mean": inside,
+            "first layer input standard deviation": inside,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "inside", "named"),
+    [(72.0, 0.3, []), (0.3, 72.0, ["inputs-not-scaled"]), (0.3, 0.001, ["inputs-scaled-twice"])],
+)
+def test_scale_is_read_where_the_first_layer_is_fed(given, inside, named, healthy):
+    seen = rescaled(healthy, given=given, inside=inside)
+    found = [name for name in ("inputs-not-scaled", "inputs-scaled-twice") if BY_ID[name].evidence(seen)]
+    assert found == named
+
+
+def test_the_remedy_undoes_what_the_model_does_to_its_images(healthy, tiny_bench):
+    seen = rescaled(healthy, given=0.5, inside=0.002)  # the model divides by 250
+    (remedy,) = BY_ID["inputs-scaled-twice"].remedies(seen)
+    images = np.asarray([0.0, 1.0]).reshape(2, 1, 1, 1)
+    fed = remedy(tiny_bench.problem._replace(preprocess=None)).preprocess(images) / 250
+    np.testing.assert_allclose(fed.ravel(), [-1, 1], atol=1e-6)
+
+
+def test_steps_are_brought_to_the_middle_of_the_healthy_sizes(healthy, tiny_bench):
+    name = "log10 of update over parameter"
+    seen = healthy._replace(facts={**healthy.facts, name: sum(healthy_band(name)) / 2 - 4.2})
+    first = BY_ID["updates-too-small"].remedies(seen)[0](tiny_bench.problem._replace(optimizer=optax.sgd(1.0)))
+    updates, _ = first.optimizer.update(jnp.ones(2), first.optimizer.init(jnp.ones(2)), jnp.ones(2))
+    np.testing.assert_allclose(updates, -1e4, rtol=1e-5)
+
+
+def test_noise_of_masks_alone_is_not_decisive(healthy):
+    facts = {**healthy.facts, "strongest dropout rate": 0.25, "mask variance ratio": 100.0}
+    assert BY_ID["dropout-too-strong"].evidence(healthy._replace(facts=facts)).strength < DECISIVE
 
 
 def test_every_cause_is_tested():

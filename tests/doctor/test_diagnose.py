@@ -50,7 +50,8 @@ def test_two_faults_that_hide_each_other_are_both_named():
 def test_same_seed_gives_the_same_diagnosis():
     first, second = (cp.diagnose(plant(clothes(), "blank_images"), budget_seconds=BUDGET) for _ in range(2))
     assert [f.cause for f in first.findings] == [f.cause for f in second.findings]
-    np.testing.assert_array_equal(first.curve.loss, second.curve.loss)
+    made = min(len(first.curve.loss), len(second.curve.loss))  # the clock may cut one of the runs
+    np.testing.assert_array_equal(first.curve.loss[:made], second.curve.loss[:made])
 
 
 def test_user_arrays_are_left_alone():

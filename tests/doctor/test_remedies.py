@@ -7,7 +7,7 @@ import pytest
 from cnnprobe.doctor import remedies
 from cnnprobe.models.networks import small_cnn
 from cnnprobe.training.pipeline import prepare
-from cnnprobe.types import Batch, Dataset
+from cnnprobe.types import Batch, Dataset, Model
 
 KEY = jax.random.key(0)
 
@@ -88,6 +88,19 @@ def test_redrawn_kernels_are_he_normal_and_biases_stay(problem):
     kernel = params["dense1"]["kernel"]
     assert float(jnp.std(kernel)) == pytest.approx(np.sqrt(2 / kernel.shape[0]), rel=0.1)
     assert not params["dense1"]["bias"].any()
+
+
+def test_redrawn_kernels_are_scaled_by_what_they_sum_over_however_their_axes_stand(problem):
+    def apply(params, state, images, *, key, train):
+        images = images.transpose(0, 3, 1, 2)
+        maps = jax.lax.conv(images, params["conv"], (1, 1), "SAME").mean((2, 3))  # its kernel: [out, in, 3, 3]
+        return maps @ params["dense"].T, state
+
+    params = {"conv": jnp.ones((500, 1, 3, 3)), "dense": jnp.ones((10, 500))}
+    turned = problem._replace(model=Model(lambda key, images: (params, {}), apply))
+    redrawn, _ = remedies.redraw_parameters(turned).model.init(KEY, problem.train.images)
+    assert float(jnp.std(redrawn["conv"])) == pytest.approx(np.sqrt(2 / 9), rel=0.1)
+    assert float(jnp.std(redrawn["dense"])) == pytest.approx(np.sqrt(2 / 500), rel=0.1)
 
 
 def test_new_head_has_a_score_for_each_class(problem):

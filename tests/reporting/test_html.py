@@ -96,7 +96,14 @@ def test_a_page_without_a_run_has_no_empty_sections(not_running):
 
 @pytest.mark.parametrize(
     ("changes", "sick"),
-    [({}, False), ({"dead_share": 0.95}, True), ({"gradient_rms": 0.0}, True), ({"gradient_rms": float("nan")}, True)],
+    [
+        ({}, False),
+        ({"dead_share": 0.95}, True),
+        ({"gradient_rms": 0.0}, True),
+        ({"gradient_rms": float("inf")}, True),
+        ({"gradient_rms": float("nan")}, False),  # a kernel that no leaf of the tree is known to be
+        ({"activation_gradient_rms": float("nan")}, True),
+    ],
 )
 def test_a_layer_is_sick_where_nothing_flows(changes, sick, faulty):
     assert html.is_sick(faulty.layers[0]._replace(**changes)) is sick

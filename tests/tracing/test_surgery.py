@@ -9,6 +9,8 @@ from flax import nnx
 
 from cnnprobe.tracing.surgery import (
     drop_output_activation,
+    first_layer_inputs,
+    insert_activation,
     keep_gradients,
     last_layer_inputs,
     log_output_softmax,
@@ -19,6 +21,7 @@ from cnnprobe.tracing.surgery import (
 from .networks import IMAGES, LinenNet, NnxNet, assert_trees_equal, linen_arguments, plain_outputs, plain_params
 
 KEY = jax.random.key(5)
+NET_KERNELS = ("first", "second", "last")
 X = jax.random.normal(jax.random.key(6), (40, 50))
 
 
@@ -291,6 +294,31 @@ def test_activation_inside_a_loop_is_replaced():
     np.testing.assert_allclose(
         replace_activation(net(jax.nn.relu), "relu", jnp.tanh)(w, X), net(jnp.tanh)(w, X), rtol=1e-6
     )
+
+
+def test_an_activation_is_inserted_behind_the_shift_of_all_layers_but_the_last(variant):
+    def net(activation):
+        def outputs(params, x):
+            hidden = x @ params["first"]
+            hidden = activation((hidden - hidden.mean(0)) / hidden.std(0) + params["shift"])
+            return activation(hidden @ params["second"]) @ params["last"]
+
+        return outputs
+
+    params = {name: jax.random.normal(jax.random.fold_in(KEY, i), (50, 50)) for i, name in enumerate(NET_KERNELS)}
+    params["shift"] = jnp.ones(50)
+    bent = variant(insert_activation(net(lambda x: x), jnp.tanh))
+    np.testing.assert_allclose(bent(params, X), net(jnp.tanh)(params, X), rtol=1e-4, atol=1e-4)
+
+
+def test_first_layer_inputs_are_the_images_as_the_model_prepares_them(variant):
+    fed = variant(first_layer_inputs(lambda w, x: jax.nn.relu((x / 255 - 0.5) @ w) @ w))
+    np.testing.assert_allclose(fed(jnp.eye(50), X), X / 255 - 0.5, rtol=1e-5)
+
+
+def test_no_first_layer():
+    with pytest.raises(ValueError, match="fn must start with a layer outside loops and branches, got no layer"):
+        first_layer_inputs(lambda w, x: x)(jnp.eye(50), X)
 
 
 def test_no_such_activation():

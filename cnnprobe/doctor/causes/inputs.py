@@ -1,26 +1,75 @@
 """Faults of what the model is fed."""
 
+import math
+from typing import NamedTuple
+
 import numpy as np
 
+from cnnprobe.doctor.bands import healthy_band
 from cnnprobe.doctor.causes.record import TINY, Advice, Cause, fact, graded_log, highest, lowest, readings, rising
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import keep_examples, standardise_inputs
-from cnnprobe.types import Dataset, Evidence, Problem, Remedy
+from cnnprobe.types import Dataset, Evidence, Problem, Reading, Remedy
 
 SCALE_MARGIN = 4.0  # times the healthy band's edge: between the widest healthy inputs and raw bytes lie two decades
 REPEATED = 0.9  # share of repeats that no oversampling of rare classes reaches
+SAME_SCALE = 0.1  # between the images and what the first layer is fed; padding inside the model changes it a little
 ENOUGH_LEFT = 0.25  # share of sound images below which nothing is left to train on
 
 
+class Scale(NamedTuple):
+    """Mean and standard deviation of some numbers."""
+
+    mean: float
+    std: float
+
+
+def _scale(seen: Observation) -> Scale:
+    """Of the images as the model gets them."""
+    return Scale(fact(seen, "input mean"), fact(seen, "input standard deviation"))
+
+
+def _scale_inside(seen: Observation) -> Scale:
+    """Of what the first layer is fed, behind what the model does to its images; of the images where no trace tells."""
+    inside = Scale(fact(seen, "first layer input mean"), fact(seen, "first layer input standard deviation"))
+    return _scale(seen) if math.isnan(inside.std) else inside
+
+
+def _is_rescaled(seen: Observation) -> bool:
+    """Whether the model scales its images itself."""
+    return not math.isclose(_scale(seen).std, _scale_inside(seen).std, rel_tol=SAME_SCALE)
+
+
+def _fed(seen: Observation) -> str:
+    """The beginning of a sentence on the scale."""
+    return "What the first layer is fed has" if _is_rescaled(seen) else "The inputs have"
+
+
+def _inside_readings(seen: Observation) -> tuple[Reading, ...]:
+    """The scale at the first layer, where the model changes it, beside the scale that healthy models are fed."""
+    name = "first layer input standard deviation"
+    return (Reading(name, _scale_inside(seen).std, healthy_band("input standard deviation")),) * _is_rescaled(seen)
+
+
 def _standardise(seen: Observation) -> tuple[Remedy, ...]:
-    """Mean and standard deviation as measured on the sample."""
-    std = fact(seen, "input standard deviation")
-    return (standardise_inputs(fact(seen, "input mean"), std),) if std > 0 else ()
+    """Mean 0 and standard deviation 1 where the first layer is fed, whatever affine map the model has in front."""
+    given, inside = _scale(seen), _scale_inside(seen)
+    if not (given.std > 0 and inside.std > 0):
+        return ()
+    shift = inside.mean * given.std / inside.std - given.mean  # the map adds this to the images, in their own scale
+    return (standardise_inputs(given.mean + inside.std * shift, inside.std),)
 
 
 def _advise_scaling(seen: Observation) -> Advice:
     """Numbers for the user's own `preprocess`."""
-    mean, std = fact(seen, "input mean"), fact(seen, "input standard deviation")
+    mean, std = _scale(seen)
+    if _is_rescaled(seen):
+        inside = _scale_inside(seen)
+        text = (
+            f"Scale the images once, in front of the model or inside it: it is given a standard deviation of {std:.4g},"
+            f" and feeds its first layer one of {inside.std:.4g}."
+        )
+        return Advice(text, f"images = images * {1 / inside.std:.5g}  # or take the scaling out of the model")
     text = (
         f"Bring the inputs to mean 0 and standard deviation 1; now they have mean {mean:.4g} and standard deviation"
         f" {std:.4g}."
@@ -30,37 +79,33 @@ def _advise_scaling(seen: Observation) -> Advice:
 
 def _too_large(seen: Observation) -> Evidence | None:
     """Inputs far wider than any healthy run's, which the model does not scale back itself."""
-    std = fact(seen, "input standard deviation")
+    std = _scale_inside(seen).std
     # A normalisation inside the model takes the scale away in training mode only, so the smaller of the two counts.
     loss = min(fact(seen, "initial loss ratio"), fact(seen, "first training loss ratio"))
     start = highest("input standard deviation", factor=SCALE_MARGIN)
     strength = graded_log(std, start, 4 * start)
     if not strength:
         return None
-    sentence = (
-        f"The inputs have standard deviation {std:.3g} and reach {fact(seen, 'input largest absolute value'):.4g}"
-    )
+    sentence = f"{_fed(seen)} standard deviation {std:.3g}, and the inputs reach"
+    sentence += f" {fact(seen, 'input largest absolute value'):.4g}"
     felt = graded_log(loss, highest("initial loss ratio"), 10 * highest("initial loss ratio"))
     sentence += f"; before any training the loss is {loss:.3g} times that of a blind guess." if felt else "."
     names = ("input standard deviation", "input largest absolute value", "initial loss ratio")
-    return Evidence(sentence, readings(seen, *names), 0.6 * strength + 0.4 * felt)
+    return Evidence(sentence, (*readings(seen, *names), *_inside_readings(seen)), 0.6 * strength + 0.4 * felt)
 
 
 def _too_small(seen: Observation) -> Evidence | None:
-    """Inputs far narrower than any healthy run's."""
-    std = fact(seen, "input standard deviation")
+    """Inputs far narrower than any healthy run's, where the first layer is fed."""
+    std = _scale_inside(seen).std
     start = lowest("input standard deviation", factor=1 / SCALE_MARGIN)
     strength = graded_log(std, start, start / 4)
     if not strength or fact(seen, "input mean over standard deviation") > highest(
         "input mean over standard deviation", factor=SCALE_MARGIN
     ):
         return None
-    sentence = f"The inputs have standard deviation {std:.3g}: they were scaled down twice."
-    return Evidence(
-        sentence,
-        readings(seen, "input standard deviation", "input largest absolute value", "initial input sensitivity"),
-        strength,
-    )
+    sentence = f"{_fed(seen)} standard deviation {std:.3g}: the images were scaled down twice."
+    names = ("input standard deviation", "input largest absolute value", "initial input sensitivity")
+    return Evidence(sentence, (*readings(seen, *names), *_inside_readings(seen)), strength)
 
 
 def _offset(seen: Observation) -> Evidence | None:

@@ -118,12 +118,27 @@ def _creeping(seen: Observation) -> Evidence | None:
     )
 
 
+def _missing_decades(seen: Observation) -> int:
+    """Powers of ten between the size of the steps and the middle of the healthy sizes; 0 where nothing moves at all."""
+    name = "log10 of update over parameter"
+    decades = (lowest(name) + highest(name)) / 2 - fact(seen, name)
+    return round(decades) if math.isfinite(decades) else 0
+
+
+def _larger(seen: Observation) -> tuple[Remedy, ...]:
+    """The user's own optimizer with steps of a healthy size; the reference where a factor does not help."""
+    decades = _missing_decades(seen)
+    return (*_steps(10.0**decades), REFERENCE) if decades > 0 else (REFERENCE,)
+
+
 def _advise_larger(seen: Observation) -> Advice:
     """Larger steps, and where the factor may hide."""
+    decades = _missing_decades(seen)
+    much = f", 10^{decades} times these" if decades > 0 else ""
     return Advice(
-        "Take larger steps. If the step size itself looks right, look for gradient clipping, a large epsilon, or a"
-        f" schedule near zero (an update is {fact(seen, 'update over gradient'):.2g} times its gradient).",
-        ADVICE_REFERENCE,
+        f"Take larger steps{much}. If the step size itself looks right, look for gradient clipping, a large epsilon,"
+        f" or a schedule near zero (an update is {fact(seen, 'update over gradient'):.2g} times its gradient).",
+        f"optimizer = optax.chain(optimizer, optax.scale(1e{decades}))" if decades > 0 else ADVICE_REFERENCE,
     )
 
 
@@ -202,7 +217,7 @@ CAUSES = (
         "the steps are too small",
         "optimisation",
         _creeping,
-        lambda _: (*_steps(10.0, 100.0, 1000.0), REFERENCE),
+        _larger,
         _advise_larger,
         "The network stays where it was drawn: an untrained network predicts one class for nearly everything.",
         ("Bengio, Practical recommendations for gradient-based training of deep architectures, 2012, section 2.1.1",),

@@ -8,6 +8,7 @@ from cnnprobe.doctor.remedies_network import each_image_alone, evaluate_without_
 from cnnprobe.types import Evidence, Remedy
 
 FEWEST_ZEROS = 0.02  # share of the scores that training sets to zero, from which dropout stands behind the last layer
+NOT_DECISIVE = 0.8  # of the strength: what needs a trial that chance would not pass
 ROUNDING = 1e-9  # variance over masks, beside that over images, which is none
 ARRIVED = 0.05  # share of the first statistics that may be left at the end of the user's own training
 
@@ -16,11 +17,13 @@ def _noisy(seen: Observation) -> Evidence | None:
     """Dropout whose noise drowns what differs between images."""
     rate, ratio = fact(seen, "strongest dropout rate"), fact(seen, "mask variance ratio")
     band = highest("mask variance ratio")
-    strength = max(rising(rate, highest("strongest dropout rate"), 0.95), rising(ratio, 1.5 * band, 5 * band))
+    # Masks also outweigh images where images make no difference for another reason, so the ratio alone decides nothing.
+    drowned = min(rising(ratio, 1.5 * band, 5 * band), NOT_DECISIVE)
+    strength = max(rising(rate, highest("strongest dropout rate"), 0.95), drowned)
     if not strength or not rate > 0:
         return None
     # Dropout that stands in the wrong place is noisy too: there its place is the fault, and not its rate.
-    strength = min(strength, 0.8) if _misplaced(seen) else strength
+    strength = min(strength, NOT_DECISIVE) if _misplaced(seen) else strength
     sentence = (
         f"Dropout sets {rate:.0%} of a layer's units to zero; its noise has {ratio:.3g} times the variance of what"
         " differs between images."

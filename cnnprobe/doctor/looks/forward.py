@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from cnnprobe.compiling import quick_jit
 from cnnprobe.doctor.bench import Bench, main_output, scores_of
 from cnnprobe.doctor.compiled import input_sensitivity
 from cnnprobe.doctor.looks.loss import name_outputs
 from cnnprobe.doctor.run import outputs_of
 from cnnprobe.probes.modes import cross_example_jacobian
+from cnnprobe.tracing.surgery import first_layer_inputs
 from cnnprobe.trees import per_layer
 from cnnprobe.types import Images, Params, State
 
@@ -105,6 +107,21 @@ def _likeness(kernel: np.ndarray) -> float:
     return float(np.median(cosines[np.triu_indices(len(cosines), 1)]))
 
 
+def look_at_first_layer(bench: Bench, weights: tuple[Params, State]) -> dict[str, float]:
+    """Mean and standard deviation of what the first layer is fed: the images as the model itself prepares them."""
+    apply = bench.problem.model.apply
+
+    @quick_jit
+    def moments(params: Params, state: State, images: Images) -> Float[Array, " 2"]:
+        """Both readings; nothing behind the first layer is computed."""
+        outputs = first_layer_inputs(lambda p, s, x: apply(p, s, x, key=jax.random.key(0), train=True)[0])
+        fed = outputs(params, state, images).astype(jnp.float32)
+        return jnp.stack([jnp.mean(fed), jnp.std(fed)])
+
+    mean, std = moments(*weights, jnp.asarray(bench.train.images[:NUM_PROBED]))
+    return {"first layer input mean": float(mean), "first layer input standard deviation": float(std)}
+
+
 def look_across_examples(bench: Bench, weights: tuple[Params, State]) -> dict[str, float]:
     """Share of the outputs' Jacobian that crosses from one image to another, in evaluation mode."""
     images = jnp.asarray(bench.train.images[:NUM_CROSSED])
@@ -112,7 +129,7 @@ def look_across_examples(bench: Bench, weights: tuple[Params, State]) -> dict[st
         return {}
     apply = bench.problem.model.apply
 
-    @jax.jit
+    @quick_jit
     def share(params: Params, state: State, images: Images) -> Float[Array, ""]:
         """The reading, compiled whole."""
         return cross_example_jacobian(lambda x: apply(params, state, x, key=jax.random.key(0), train=False)[0], images)

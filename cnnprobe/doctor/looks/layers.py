@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from cnnprobe.compiling import quick_jit
 from cnnprobe.doctor.bench import Bench
 from cnnprobe.doctor.run import ROWS, Run
 from cnnprobe.tracing.readings import LayerStats, layer_stats
@@ -31,7 +32,7 @@ def _stats_of(bench: Bench, weights: list[tuple[Params, State]]) -> list[dict[st
         """The user's loss of the probe images."""
         return loss(apply(params, state, images, key=jax.random.key(0), train=False)[0], labels)
 
-    tapped = jax.jit(lambda params, state, images: value_and_grad(loss_fn)(params, state, images)[2])
+    tapped = quick_jit(lambda params, state, images: value_and_grad(loss_fn)(params, state, images)[2])
     return [layer_stats(tapped(*weight, images)) for weight in weights]
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from cnnprobe.compiling import quick_jit
 from cnnprobe.doctor.bench import Bench
 from cnnprobe.probes.fingerprint import LossFingerprint, loss_fingerprint
 from cnnprobe.probes.losses import HEALTHY_LOSSES, name_loss
@@ -16,7 +17,6 @@ from cnnprobe.types import Labels
 BOUNDED = ("relu", "sigmoid", "tanh")  # activations of the output that the trace names more surely than its range
 SLOW_LOSSES = ("class-mean", "summed")  # right but for their scale
 RECOVERED = 0.95  # share of free logits that descent brings to the right class
-QUICK = {"xla_backend_optimization_level": 0}  # the loss runs for milliseconds; compiling costs more
 NUM_CONSTRUCTED = 64  # examples of the constructed batch
 SCALED = ("floor", "floor_far", "uniform", "wrong", "next_class", "previous_class", "gradient_at_zero")
 
@@ -112,7 +112,7 @@ def label_reach(bench: Bench, num_units: int, outputs: str) -> float:
     scores = rng.normal(size=(NUM_CONSTRUCTED, max(num_units, 1))).astype(np.float32)
     slope = jax.grad(lambda z, labels: bench.problem.loss(link(z if num_units else z[:, 0]), labels))
     try:
-        compiled = jax.jit(slope, compiler_options=QUICK)
+        compiled = quick_jit(slope)
         difference = np.asarray(compiled(scores, encode(changed)) - compiled(scores, encode(ids)))
     except Exception:  # a loss that looks at values runs only as it is
         difference = np.asarray(slope(jnp.asarray(scores), encode(changed)) - slope(jnp.asarray(scores), encode(ids)))

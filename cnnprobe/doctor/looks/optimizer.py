@@ -1,6 +1,5 @@
 """What the user's optimizer does with made-up gradients: its rule, its memory, its weight decay. Nothing is trained."""
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from cnnprobe.compiling import quick_jit
 from cnnprobe.doctor.bench import Bench
 from cnnprobe.doctor.run import ROWS, Run
 from cnnprobe.types import AnyArray, Params
@@ -20,7 +20,6 @@ MOST = 0.9  # share of the parameters that makes a rule
 PARALLEL = 0.999  # cosine
 TOWARD = 0.5  # cosine of a decay with the way to zero; Adam makes signs of it when it is added to the gradient
 TINY = 1e-30
-QUICK = {"xla_backend_optimization_level": 0}  # the update runs for milliseconds; compiling costs more
 
 Step = Callable[[Params, Any, Params], tuple[Params, Any]]
 
@@ -134,13 +133,13 @@ def look_at_optimizer(bench: Bench, run: Run) -> tuple[dict[str, float], dict[st
     """The rule of a first step with its size, what the state remembers, and how fast parameters decay."""
     optimizer = optax.with_extra_args_support(bench.problem.optimizer)
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @quick_jit
     def step(grads: Params, state: Any, params: Params) -> tuple[Params, Any]:
         """One update."""
         return optimizer.update(grads, state, params, value=1.0, grad=grads, value_fn=lambda _: jnp.float32(1.0))
 
     params = jax.tree.map(np.asarray, run.first[0])
-    opt_state = jax.jit(optimizer.init, compiler_options=QUICK)(params)
+    opt_state = quick_jit(optimizer.init)(params)
     asked = _ask(step, opt_state, params, _draws(run))
     num_entries = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(opt_state) if np.ndim(leaf))
     decay, weights = _flat(asked.late) - _flat(asked.late_still), _flat(params)
