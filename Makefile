@@ -7,7 +7,7 @@ REPORT_DIR ?= report
 WORKERS ?= 2
 NEWEST_PYTHON ?= $(firstword $(foreach name,3.14 3.13 3.12,$(shell python$(name) -c "import sys; print(sys.executable)" 2>/dev/null)))
 
-.PHONY: help demo test test-fast test-newest lint types format lock clean
+.PHONY: help demo test test-fast test-newest lint types format docs dist lock clean
 
 help:
 	@echo "make demo       diagnose two sick CNNs and a healthy one on bundled real images"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-newest  run every test on the newest jax, if there is a Python 3.12 or newer"
 	@echo "make lint       check style             make types       check types"
 	@echo "make format     rewrite to style        make lock        resolve the dependencies anew"
+	@echo "make docs       build the site          make dist       build wheel and sdist"
 	@echo "make clean      remove what was built"
 
 $(VENV)/.user: pyproject.toml requirements.lock
@@ -24,6 +25,10 @@ $(VENV)/.user: pyproject.toml requirements.lock
 
 $(VENV)/.dev: $(VENV)/.user
 	$(PIP) --editable ".[report,images,dev]"
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.user
+	$(PIP) --editable ".[report,images,docs]"
 	@touch $@
 
 demo: $(VENV)/.user
@@ -53,6 +58,14 @@ types: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "the site is in build/site/index.html"
+
+dist: $(VENV)/.dev
+	rm -rf dist build/lib
+	$(BIN)/python -m build
 
 lock:
 	uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --fork-strategy requires-python \

@@ -147,6 +147,7 @@ class Finding(NamedTuple):
     trial: Trial | None
     explanation: str  # why this stops a network from learning
     references: tuple[str, ...]
+    look_alikes: str = ""  # which faults end alike, and what tells this one from them
 
 
 class LayerRow(NamedTuple):

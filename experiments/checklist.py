@@ -4,12 +4,14 @@ python -m experiments.checklist --dataset=fashion_mnist --num_images=1000 --repo
 python -m experiments.checklist --problem=my_module:my_problem
 """
 
+import json
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from experiments import cli, problem_flags, report_flags
+from experiments import cli, output_flags, problem_flags, report_flags
 
 if TYPE_CHECKING:
     from cnnprobe.doctor.checklist import Line
@@ -41,21 +43,37 @@ def run(*, budget_seconds: float = 180.0, report_dir: str | None = None, **choic
     return {"lines": lines, "picture": picture}
 
 
+def _print(result: dict[str, Any]) -> None:
+    """The table: in full, its largest effect in one line, or as JSON."""
+    lines: tuple[Line, ...] = result["lines"]
+    if output_flags.JSON.value:
+        from cnnprobe.reporting.jsonfile import to_json
+
+        rows = [{**line._asdict(), "effect": line.effect} for line in lines]
+        print(json.dumps(to_json(rows), allow_nan=False))
+    elif output_flags.QUIET.value:
+        best = max(lines, key=lambda line: -math.inf if math.isnan(line.effect) else line.effect)
+        print(f"{best.question} {best.answer}")
+    else:
+        from cnnprobe.reporting.effects import print_checklist
+
+        print_checklist(lines)
+        if result["picture"] is not None:
+            print(f"Picture: {result['picture']}")
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs with the parsed flags and prints the table."""
-    from cnnprobe.reporting.effects import print_checklist
-
     del argv
     budget_seconds = report_flags.BUDGET_SECONDS.value
-    with cli.waiting(f"testing every line, at most {budget_seconds:.0f} s"):
+    with cli.waiting(f"testing every line, at most {budget_seconds:.0f} s", shown=not output_flags.is_silent()):
         result = run(budget_seconds=budget_seconds, report_dir=report_flags.REPORT_DIR.value, **problem_flags.chosen())
-    print_checklist(result["lines"])
-    if result["picture"] is not None:
-        print(f"Picture: {result['picture']}")
+    _print(result)
 
 
 if __name__ == "__main__":
     flags.adopt_module_key_flags(problem_flags)
     flags.adopt_module_key_flags(report_flags)
+    flags.adopt_module_key_flags(output_flags)
     flags.set_default(report_flags.BUDGET_SECONDS, 180.0)
     cli.launch(main)

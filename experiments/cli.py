@@ -48,11 +48,11 @@ def launch(main: Callable[[Sequence[str]], int | None]) -> None:
 
 
 @contextmanager
-def waiting(message: str) -> Iterator[None]:
+def waiting(message: str, *, shown: bool = True) -> Iterator[None]:
     """Shows that work goes on, on standard error and only if that is a terminal."""
     from rich.console import Console
 
-    with Console(stderr=True).status(message):
+    with Console(stderr=True, quiet=not shown).status(message):
         yield
 
 

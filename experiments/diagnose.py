@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from experiments import cli, problem_flags, report_flags
+from experiments import cli, output_flags, problem_flags, report_flags
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cnnprobe.types import Diagnosis
-
-_JSON = flags.DEFINE_bool("json", False, "Print the diagnosis as JSON and nothing else.")
 
 
 def run(*, budget_seconds: float = 60.0, report_dir: str | None = None, **choices: Any) -> dict[str, Any]:
@@ -58,26 +56,36 @@ def _report(diagnosis: "Diagnosis", directory: str | None) -> "Path | None":
         return None if directory is None else write_report(diagnosis, directory)
 
 
+def _print(result: dict[str, Any]) -> None:
+    """The diagnosis: in full, in one line, or as JSON."""
+    diagnosis: Diagnosis = result["diagnosis"]
+    if output_flags.JSON.value:
+        from cnnprobe.reporting.jsonfile import diagnosis_to_dict
+
+        print(json.dumps(diagnosis_to_dict(diagnosis), allow_nan=False))
+        return
+    if output_flags.QUIET.value:
+        print(f"{diagnosis.verdict}: {diagnosis.summary}")
+        return
+    from cnnprobe.reporting.console import print_diagnosis
+
+    print_diagnosis(diagnosis)
+    if result["report"] is not None:
+        print(f"Report: {result['report']}")
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs with the parsed flags, prints, and returns the exit code."""
     del argv
     budget_seconds = report_flags.BUDGET_SECONDS.value
-    with cli.waiting(f"diagnosing, at most {budget_seconds:.0f} s"):
+    with cli.waiting(f"diagnosing, at most {budget_seconds:.0f} s", shown=not output_flags.is_silent()):
         result = run(budget_seconds=budget_seconds, report_dir=report_flags.REPORT_DIR.value, **problem_flags.chosen())
-    if _JSON.value:
-        from cnnprobe.reporting.jsonfile import diagnosis_to_dict
-
-        print(json.dumps(diagnosis_to_dict(result["diagnosis"]), allow_nan=False))
-    else:
-        from cnnprobe.reporting.console import print_diagnosis
-
-        print_diagnosis(result["diagnosis"])
-        if result["report"] is not None:
-            print(f"Report: {result['report']}")
+    _print(result)
     return cli.FAULTY if result["diagnosis"].verdict == "faulty" else cli.HEALTHY
 
 
 if __name__ == "__main__":
     flags.adopt_module_key_flags(problem_flags)
     flags.adopt_module_key_flags(report_flags)
+    flags.adopt_module_key_flags(output_flags)
     cli.launch(main)

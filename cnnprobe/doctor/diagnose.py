@@ -27,11 +27,14 @@ def diagnose(problem: Problem, *, budget_seconds: float = 60.0) -> Diagnosis:
     A sick problem gives findings, never an exception, and a problem that cannot run at all gives one that says where
     it stops.
 
-    Args: problem: the training problem exactly as it is run. budget_seconds: wall time that may be spent, compilation
-      included; what it left untried is listed in the diagnosis.
+    Args:
+      problem: the training problem exactly as it is run.
+      budget_seconds: wall time that may be spent, compilation included; what it left untried is listed in the
+        diagnosis.
 
-    Raises: ValueError: a field of `problem` is malformed, or the budget is below one second; the message names the
-      field, the rule and the value.
+    Raises:
+      ValueError: a field of `problem` is malformed, or the budget is below one second; the message names the field, the
+        rule and the value.
     """
     check_problem(problem)
     check_at_least("budget_seconds", budget_seconds, SHORTEST)

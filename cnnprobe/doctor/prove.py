@@ -188,4 +188,5 @@ def finding(
         trial=trial,
         explanation=item.cause.explanation,
         references=item.cause.references,
+        look_alikes=item.cause.look_alikes,
     )

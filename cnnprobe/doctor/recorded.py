@@ -170,6 +170,7 @@ def _finding(cause: Cause, evidence: Evidence, seen: Observation, severity: str)
         trial=None,
         explanation=cause.explanation,
         references=cause.references,
+        look_alikes=cause.look_alikes,
     )
 
 

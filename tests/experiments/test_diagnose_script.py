@@ -6,7 +6,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from cnnprobe.types import Diagnosis
-from experiments import cli, demo, diagnose
+from experiments import cli, demo, diagnose, output_flags
 
 BUILT = {"num_images": 30}
 
@@ -72,6 +72,19 @@ def test_json_is_all_that_is_printed(doctor, parsed, capsys):
     parsed("--json")
     diagnose.main(["diagnose"])
     assert json.loads(capsys.readouterr().out)["verdict"] == "healthy"
+
+
+def test_quiet_is_one_line_and_the_exit_code(doctor, parsed, capsys):
+    doctor("faulty")
+    parsed("--quiet")
+    assert diagnose.main(["diagnose"]) == cli.FAULTY
+    assert capsys.readouterr().out == "faulty: It is faulty.\n"
+
+
+@pytest.mark.parametrize(("arguments", "silent"), [((), False), (("--quiet",), True), (("--json",), True)])
+def test_nothing_but_the_result_is_shown_where_a_program_reads_it(arguments, silent, parsed):
+    parsed(*arguments)
+    assert output_flags.is_silent() is silent
 
 
 def test_malformed_choices_are_bad_input():

@@ -123,3 +123,9 @@ def test_a_missing_extra_is_named(module, name, faulty, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=rf'{name}: pip install "cnnprobe\[report\]"'):
         html.render_html(faulty)
+
+
+def test_how_we_know_tells_look_alikes_apart(faulty):
+    finding = faulty.findings[0]._replace(look_alikes="`dead-units` end alike.")
+    details = html.render_html(faulty._replace(findings=(finding,))).split("How we know")[1]
+    assert "<p>dead-units end alike.</p>" in details

@@ -1,4 +1,4 @@
-"""The page in a real browser, where there is one: no error, no request, and a table that sorts."""
+"""The page in a real browser, where there is one: no error, no request, a table that sorts, keyboard and phone."""
 
 import re
 import shutil
@@ -28,16 +28,34 @@ const sizes = performance.getEntriesByType("resource").length;
 document.title = [sizes, press(COLUMN), press(COLUMN)].join(" ");
 </script></body>"""
 
+FOCUS = """
+<script>
+const usable = [...document.querySelectorAll("button, summary, [tabindex]")];
+const reached = usable.filter((element) => { element.focus(); return document.activeElement === element; });
+document.title = [usable.length > 10, usable.length - reached.length].join(" ");
+</script></body>"""
+PHONE = """<title>none</title><iframe src="page.html" style="width:390px;height:800px"></iframe>
+<script>addEventListener("message", (event) => { document.title = event.data; });</script>"""
+WIDTHS = """
+<script>
+const page = document.documentElement;
+addEventListener("load", () => parent.postMessage(String(page.scrollWidth - page.clientWidth), "*"));
+</script></body>"""
+
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no chromium here")]
 
 
-def title_of(page, folder):
-    """The title of the page after its scripts ran."""
-    (folder / "page.html").write_text(page, encoding="utf-8")
+def open_page(page, folder, *options, name="page.html"):
+    """What the browser prints once the page's scripts have run."""
+    (folder / name).write_text(page, encoding="utf-8")
     profile = f"--user-data-dir={folder / 'profile'}"
-    command = [BROWSER, *QUIET, profile, "--dump-dom", (folder / "page.html").as_uri()]
-    text = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    return re.search(r"<title>(.*?)</title>", text)[1]
+    command = [BROWSER, *QUIET, *options, profile, "--dump-dom", (folder / name).as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+
+
+def title_of(page, folder, *options, name="page.html"):
+    """The title of the page after its scripts ran."""
+    return re.search(r"<title>(.*?)</title>", open_page(page, folder, *options, name=name).stdout)[1]
 
 
 @pytest.mark.parametrize(
@@ -57,3 +75,17 @@ def test_what_is_not_a_number_sorts_last(faulty, tmp_path):
     layers = [layer._replace(activation_std=x) for layer, x in zip(faulty.layers, values, strict=True)]
     page = render_html(faulty._replace(layers=tuple(layers))).replace("</body>", PROBE.replace("COLUMN", "4"))
     assert title_of(page, tmp_path) == "0 Dense_0,Conv_1,Dense_1,Conv_0 Dense_1,Conv_1,Dense_0,Conv_0"
+
+
+def test_the_console_stays_empty(faulty, tmp_path):
+    assert "CONSOLE" not in open_page(render_html(faulty), tmp_path, "--enable-logging=stderr").stderr
+
+
+def test_all_that_can_be_used_takes_the_focus(faulty, tmp_path):
+    page = render_html(faulty).replace("<details>", "<details open>").replace("</body>", FOCUS)
+    assert title_of(page, tmp_path) == "true 0"
+
+
+def test_a_phone_need_not_scroll_sideways(faulty, tmp_path):
+    (tmp_path / "page.html").write_text(render_html(faulty).replace("</body>", WIDTHS), encoding="utf-8")
+    assert title_of(PHONE, tmp_path, "--virtual-time-budget=5000", name="phone.html") == "0"

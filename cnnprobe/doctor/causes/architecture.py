@@ -213,6 +213,11 @@ CAUSES = (
         "A sigmoid has a slope of a quarter at most, so a layer passes on less than a quarter of what differs between "
         "images, and of the gradient on its way back.",
         ("Glorot & Bengio, Understanding the difficulty of training deep feedforward neural networks, AISTATS 2010",),
+        look_alikes=(
+            "`dead-units` cut the signal off with exact zeros; here no unit is off, and what differs between images"
+            " shrinks from layer to layer. With `updates-too-small` the untrained network still tells images apart."
+            " Another optimizer does not help, another activation does."
+        ),
     ),
     Cause(
         "init-scale-wrong",
@@ -224,6 +229,10 @@ CAUSES = (
         "Each layer multiplies its signal by the scale of its weights; a network that starts sure and wrong spends its "
         "training on coming back.",
         ("He, Zhang, Ren & Sun, Delving deep into rectifiers, ICCV 2015",),
+        look_alikes=(
+            "`inputs-not-scaled` starts with a huge loss too, but from wide inputs; here they are of a usual scale."
+            " Such a network may still learn its training images, so only the trial says what it costs."
+        ),
     ),
     Cause(
         "symmetric-init",
@@ -234,6 +243,10 @@ CAUSES = (
         _advise_init,
         "Units with equal weights see equal gradients: a layer of a hundred copies is a layer of one.",
         ("Goodfellow, Bengio & Courville, Deep Learning, 2016, section 8.4",),
+        look_alikes=(
+            "A network that diverged ends with units that are alike too. So likeness is read before the first step:"
+            " units that are drawn at random differ there, and copies do not."
+        ),
     ),
     Cause(
         "cross-example-leak",
@@ -245,6 +258,11 @@ CAUSES = (
         "Where the batch axis is mixed with others, an image's outputs are made of its neighbours: training can"
         " memorise batches, and a new batch gets answers for other images.",
         ("Karpathy, A recipe for training neural networks, 2019",),
+        look_alikes=(
+            "`labels-unrelated-to-images` gives chance on new images after a perfect fit too, but there the outputs"
+            " for an image depend on it alone. Batch normalisation couples images in training by design, so this is"
+            " read in evaluation mode."
+        ),
     ),
     Cause(
         "no-nonlinearity",
@@ -255,6 +273,10 @@ CAUSES = (
         _advise_activation,
         "A product of linear maps is a linear map: without activations depth adds nothing but parameters.",
         ("Goodfellow, Bengio & Courville, Deep Learning, 2016, section 6.1",),
+        look_alikes=(
+            "No curve gives it away: on easy images a linear network is nearly as good. The structure does. Where max"
+            " pools stand between the layers, which bend a little, the evidence is weaker."
+        ),
     ),
     Cause(
         "dead-units",
@@ -266,5 +288,11 @@ CAUSES = (
         "A ReLU that is off for every image has no gradient, so nothing brings it back, and a layer of such units"
         " passes nothing on.",
         ("Lu et al., Dying ReLU and initialization, 2019",),
+        look_alikes=(
+            "Units mostly die of something else: wide inputs, steps that are too large, sorted batches, destroyed"
+            " images. They are named as a cause only where none of these speaks, where they were dead before the first"
+            " step, and where outputs no longer depend on the image. Half of a dense layer may be off in a healthy"
+            " network."
+        ),
     ),
 )

@@ -88,5 +88,10 @@ CAUSES = (
             "Shorten & Khoshgoftaar, A survey on image data augmentation for deep learning, Journal of Big Data 2019,"
             " section on label preservation",
         ),
+        look_alikes=(
+            "`labels-unrelated-to-images` holds the training loss at that of a blind guess too, but there the clean"
+            " images do not tell their labels either. Here simple features find the labels on clean images and lose"
+            " them on augmented ones."
+        ),
     ),
 )

@@ -168,6 +168,11 @@ CAUSES = (
         "A softmax over the batch weighs images against each other and not classes: each class is asked which image"
         " is its best, and what an image gets depends on those beside it.",
         ("Humbatova et al., Taxonomy of real faults in deep learning systems, ICSE 2020",),
+        look_alikes=(
+            "`loss-summed-not-averaged` depends on the batch too, but in exact proportion, and no image feels another."
+            " `cross-example-leak` mixes images inside the layers; here the layers are sound, and the last softmax"
+            " mixes. In large mixed batches it may cost little: then it is a warning."
+        ),
     ),
     Cause(
         "loss-broadcast-bug",
@@ -179,6 +184,11 @@ CAUSES = (
         "An array of shape [batch] beside one of shape [batch, 1] becomes a table of all pairs. The mean over it asks"
         " every image for the average label, and the best answer is the same for all.",
         ("Harris et al., Array programming with NumPy, Nature 2020, on broadcasting",),
+        look_alikes=(
+            "`labels-unrelated-to-images` holds the loss at that of a blind guess too, but there perfect scores cost"
+            " nothing. Here no scores please every label at once: changing the label of one image moves the gradient of"
+            " others."
+        ),
     ),
     Cause(
         "wrong-loss-family",
@@ -190,6 +200,11 @@ CAUSES = (
         "Cross-entropy pulls hardest where the network is surely wrong. A squared error of probabilities is flat"
         " there, and a count of mistakes is flat everywhere.",
         ("Golik, Doetsch & Ney, Cross-entropy vs. squared error training, Interspeech 2013",),
+        look_alikes=(
+            "`updates-too-small` is as slow, but a blind guess costs ln K there. A squared error of ten probabilities"
+            " costs 0.09, and its gradient is a fiftieth of that of cross-entropy. Focal and one-against-rest losses"
+            " are of another scale too, and lead to the right class: they are healthy."
+        ),
     ),
     Cause(
         "loss-summed-not-averaged",
@@ -201,5 +216,9 @@ CAUSES = (
         "A sum has gradients as many times larger as the batch has images, so a step size chosen for a mean"
         " overshoots by that factor.",
         ("Goyal et al., Accurate, large minibatch SGD, 2017, section 2",),
+        look_alikes=(
+            "`learning-rate-too-high` ends the same way, and smaller steps help in both. Here a batch repeated twice"
+            " costs twice as much, and the first loss is the size of the batch times that of a blind guess."
+        ),
     ),
 )

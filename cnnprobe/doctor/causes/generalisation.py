@@ -49,5 +49,10 @@ CAUSES = (
         "A network with more parameters than images can fit them without finding what they have in common.",
         ("Hestness et al., Deep learning scaling is predictable, empirically, 2017",),
         is_harmful=always,
+        look_alikes=(
+            "`labels-unrelated-to-images` fits its training images and nothing else too, but neighbours cannot find"
+            " its labels. `train-valid-mismatch` and `class-missing-from-split` open the gap for reasons of their own."
+            " Here half of the images give measurably less than all of them."
+        ),
     ),
 )

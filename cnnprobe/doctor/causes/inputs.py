@@ -214,6 +214,11 @@ CAUSES = (
         _advise_same,
         "A network knows the scale that it was trained on; others are answered at random, however well it has learnt.",
         ("Breck et al., Data validation for machine learning, MLSys 2019",),
+        look_alikes=(
+            "`batch-statistics-mismatch` lowers validation accuracy too, but it shows on the training images as soon"
+            " as they are evaluated; here only validation images are concerned. A ReLU network with small biases scales"
+            " with its input, so its accuracy may hardly change: the scale of the images tells, not the accuracy."
+        ),
     ),
     Cause(
         "inputs-blank-or-corrupt",
@@ -225,6 +230,11 @@ CAUSES = (
         "A network can only learn what differs between its inputs; constant images give constant outputs, and one NaN"
         " pixel makes every parameter NaN in a single step.",
         ("Zhang, Chen, Cheung & Xu, An empirical study on TensorFlow program bugs, ISSTA 2018",),
+        look_alikes=(
+            "A network that `learning-rate-too-high` has killed ends with the same zero gradients, but it did not"
+            " start with them. Blank images give them before the first step, and neither another loss, optimizer nor"
+            " network helps."
+        ),
     ),
     Cause(
         "inputs-not-scaled",
@@ -237,6 +247,11 @@ CAUSES = (
         " suits inputs of unit scale overshoots by the square of the scale: units die at once, and the output bias"
         " chases the last batch.",
         ("LeCun, Bottou, Orr & Müller, Efficient BackProp, 1998, section 4.3",),
+        look_alikes=(
+            "`learning-rate-too-high` ends the same way: dead units, zero gradients, one class for every image. There"
+            " the inputs have a usual standard deviation and the first loss is that of a blind guess; here both are off"
+            " before the first step, and scaling the inputs helps as much as smaller steps do."
+        ),
     ),
     Cause(
         "inputs-scaled-twice",
@@ -248,6 +263,10 @@ CAUSES = (
         "Inputs close to zero leave the outputs to the biases: gradients of the first layer shrink with the inputs,"
         " and training hardly moves.",
         ("LeCun, Bottou, Orr & Müller, Efficient BackProp, 1998, section 4.3",),
+        look_alikes=(
+            "`updates-too-small` learns as slowly, but from inputs of a usual scale and with small updates in every"
+            " layer. Here the last layer is updated as in a healthy network, and another optimizer changes nothing."
+        ),
     ),
     Cause(
         "inputs-offset",
@@ -259,5 +278,9 @@ CAUSES = (
         "When every input has the same large mean, all gradients of the first layer point the same way, and the"
         " direction that tells images apart is a thousand times flatter than the one that does not.",
         ("LeCun, Kanter & Solla, Second order properties of error surfaces, NIPS 1990",),
+        look_alikes=(
+            "`inputs-not-scaled` has large values too, but they differ from image to image. Here the mean is many"
+            " times the standard deviation, and the outputs of the untrained network hardly depend on the image."
+        ),
     ),
 )

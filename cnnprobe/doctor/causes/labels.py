@@ -177,6 +177,11 @@ CAUSES = (
         "A label outside the classes has no target: one-hot rows become zero, an index is clamped to the last class"
         " or gives NaN, and the network is pulled to the wrong answer.",
         ("Humbatova et al., Taxonomy of real faults in deep learning systems, ICSE 2020",),
+        look_alikes=(
+            "`loss-broadcast-bug` stays at the loss of a blind guess too, but with sound labels, each of which reaches"
+            " the gradient of other images. `labels-unrelated-to-images` has labels that are sound as numbers and"
+            " belong to other images."
+        ),
     ),
     Cause(
         "labels-unrelated-to-images",
@@ -192,6 +197,11 @@ CAUSES = (
                 "Zhang, Bengio, Hardt, Recht & Vinyals, Understanding deep learning requires rethinking"
                 " generalization, ICLR 2017"
             ),
+        ),
+        look_alikes=(
+            "`cross-example-leak` gives chance on new images after a perfect fit too, but there nearest neighbours"
+            " find the labels. `label-noise` leaves them something to find, up to about nine wrong labels in ten."
+            " Faults of optimisation leave the neighbours' accuracy as it is."
         ),
     ),
     Cause(
@@ -209,6 +219,11 @@ CAUSES = (
                 " networks, 2018"
             ),
         ),
+        look_alikes=(
+            "A network that `learning-rate-too-high` has killed names one class too, but its gradients are zero and"
+            " its labels balanced. Here gradients flow, and an accuracy that equals the share of the common class is no"
+            " sign of learning: balanced accuracy tells."
+        ),
     ),
     Cause(
         "batches-not-shuffled",
@@ -220,5 +235,10 @@ CAUSES = (
         "Every run of one class teaches the network to answer with that class; the next run undoes it. It predicts"
         " one class for a whole batch and another for the next.",
         ("Bengio, Practical recommendations for gradient-based training of deep architectures, 2012, section 2.1.1",),
+        look_alikes=(
+            "`learning-rate-too-high` swings from class to class too, but it follows the labels of the batch before,"
+            " in mixed batches. `dropout-mask-shared` swings even in random batches, until its masks are switched off."
+            " Here the batches themselves hold few classes, and random draws of the same images end the swing."
+        ),
     ),
 )

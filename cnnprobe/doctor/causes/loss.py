@@ -215,6 +215,10 @@ CAUSES = (
         "A dense layer acts on the last axis alone. On a map it gives a score for each place, and the loss is"
         " broadcast over them or fails.",
         ("Nikanjam, Ben Braiek, Morovati & Khomh, Automatic fault detection for deep learning programs, TOSEM 2021",),
+        look_alikes=(
+            "A network that pools its last map gives one row for each image and is sound, though its dense layer sees"
+            " channels alone. The shape of the outputs decides, not the number of parameters."
+        ),
     ),
     Cause(
         "output-units-not-classes",
@@ -226,6 +230,11 @@ CAUSES = (
         "With fewer scores than classes some classes can never be predicted; a softmax over a single score is always"
         " 1 and has no gradient.",
         ("Humbatova et al., Taxonomy of real faults in deep learning systems, ICSE 2020",),
+        look_alikes=(
+            "`dead-units` and `learning-rate-too-high` give constant outputs too, but as many scores as there are"
+            " classes. A softmax over a single score is 1 for every image, so the gradient is zero from the first step"
+            " although all units are alive."
+        ),
     ),
     Cause(
         "softmax-applied-twice",
@@ -237,6 +246,11 @@ CAUSES = (
         "A softmax of probabilities can never be sure: its largest value is e / (e + K - 1). The loss has a floor"
         " above zero and its gradient is ten times smaller where training starts.",
         ("Bridle, Probabilistic interpretation of feedforward classification network outputs, 1990",),
+        look_alikes=(
+            "`updates-too-small` falls as slowly, but perfect scores cost nothing there. Here they cost ln(e + K - 1)"
+            " - 1, which is 1.46 for ten classes, however large they are. Scores that are divided by a constant have"
+            " that floor at first, and lose it when they grow."
+        ),
     ),
     Cause(
         "wrong-output-activation",
@@ -248,6 +262,11 @@ CAUSES = (
         "A softmax turns differences of scores into odds; a bounded score bounds the odds, and a ReLU leaves half of"
         " the scores without a gradient.",
         ("Goodfellow, Bengio & Courville, Deep Learning, 2016, section 6.2.2",),
+        look_alikes=(
+            "`softmax-applied-twice` has the floor of a sigmoid, but there the outputs of an image sum to 1. A ReLU on"
+            " the scores is told by exact zeros among the outputs, and by a loss without a gradient where all scores"
+            " are zero."
+        ),
     ),
     Cause(
         "missing-softmax",
@@ -259,5 +278,10 @@ CAUSES = (
         "The logarithm of a raw score is clipped or undefined: most images give no gradient at all, and the others"
         " push one score without holding the rest.",
         ("Goodfellow, Bengio & Courville, Deep Learning, 2016, section 6.2.2",),
+        look_alikes=(
+            "Dead units (`learning-rate-too-high`) leave most gradients at zero too. Here the loss itself has none for"
+            " most images even on constructed scores, and equal scores do not cost ln K: the loss is at fault, and no"
+            " network was needed to see it."
+        ),
     ),
 )

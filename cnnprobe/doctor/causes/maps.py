@@ -66,5 +66,9 @@ CAUSES = (
         "A convolution combines neighbouring places. Where one place is left, all but its central weights see padding"
         " alone, and what the pools before it averaged away cannot be told apart any more.",
         ("Richter, Byttner, Krumnack et al., (Input) size matters for CNN classifiers, ICANN 2021",),
+        look_alikes=(
+            "Global average pooling in front of the head leaves one place too and is sound, as no convolution follows."
+            " A model that is written for one size of images and refuses all others has another fault."
+        ),
     ),
 )

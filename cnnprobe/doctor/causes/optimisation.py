@@ -187,6 +187,10 @@ CAUSES = (
         "A step along the gradient raises the loss; accuracy falls below chance because the network learns to avoid"
         " the right answer.",
         ("Nocedal & Wright, Numerical Optimization, 2006, section 2.2",),
+        look_alikes=(
+            "`learning-rate-too-high` raises the loss too, but along updates that point down: a hundredth of the step"
+            " would lower it. Here the smallest step raises it, and accuracy falls below chance."
+        ),
     ),
     Cause(
         "learning-rate-too-high",
@@ -202,6 +206,11 @@ CAUSES = (
             "LeCun, Bottou, Orr & Müller, Efficient BackProp, 1998, section 5",
             "Lu et al., Dying ReLU and initialization, 2019",
         ),
+        look_alikes=(
+            "`inputs-not-scaled` and `loss-summed-not-averaged` end the same way. There the scale of the inputs, or"
+            " the loss of a repeated batch, is wrong before the first step; here both are right, and the loss jumps in"
+            " training. Neither large updates nor dead units alone are enough: healthy networks have both."
+        ),
     ),
     Cause(
         "updates-too-small",
@@ -212,6 +221,12 @@ CAUSES = (
         _advise_larger,
         "The network stays where it was drawn: an untrained network predicts one class for nearly everything.",
         ("Bengio, Practical recommendations for gradient-based training of deep architectures, 2012, section 2.1.1",),
+        look_alikes=(
+            "An untrained network has the same readings, so the number of steps counts. `parameters-not-updated` does"
+            " not move some parameters at all; here all move too little. `inputs-scaled-twice` is slow because of its"
+            " inputs. The size of an update beside its gradient tells whether the step size, a clip, an epsilon or the"
+            " schedule is to blame."
+        ),
     ),
     Cause(
         "non-finite-loss",
@@ -222,5 +237,10 @@ CAUSES = (
         _advise_finite,
         "One NaN in a gradient makes every parameter NaN in the next step, and nothing brings it back.",
         ("Goldberg, What every computer scientist should know about floating-point arithmetic, 1991",),
+        look_alikes=(
+            "`learning-rate-too-high` ends in NaN too, after a finite loss that jumps and parameters that grow. Here"
+            " the loss is not finite for constructed scores that are surely wrong, or the images hold NaN"
+            " (`inputs-blank-or-corrupt`)."
+        ),
     ),
 )

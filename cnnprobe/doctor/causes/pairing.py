@@ -54,5 +54,9 @@ CAUSES = (
         "What one epoch teaches of an image the next one contradicts, so that the best answer to every image is the"
         " same guess. The loss falls within an epoch and jumps back where the next begins.",
         ("Zhang, Chen, Cheung & Xu, An empirical study on TensorFlow program bugs, ISSTA 2018",),
+        look_alikes=(
+            "`labels-unrelated-to-images` is wrong in the same way in every epoch, so it can be learnt by heart. Here"
+            " an image that is read twice comes with two labels, and the loss jumps back where an epoch begins."
+        ),
     ),
 )

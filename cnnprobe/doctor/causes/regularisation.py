@@ -174,6 +174,11 @@ CAUSES = (
         "A unit kept with probability p is divided by p, so its noise has (1 - p) / p times its power: 0.25 at a rate"
         " of 0.2, 19 at 0.95.",
         ("Srivastava et al., Dropout, JMLR 2014, section 10",),
+        look_alikes=(
+            "`learning-rate-too-high` has many zero gradients too, but evaluation is no better than training there."
+            " Here the same images are predicted far better with dropout off. `dropout-mask-shared` changes all images"
+            " of a batch alike; here each has noise of its own."
+        ),
     ),
     Cause(
         "dropout-mask-shared",
@@ -185,6 +190,11 @@ CAUSES = (
         "With one mask for the batch each step trains one thinned network on all images at once, so the noise does not "
         "average out within the batch: whole batches get one class.",
         ("Srivastava et al., Dropout, JMLR 2014, section 4",),
+        look_alikes=(
+            "`dropout-too-strong` gives each image noise of its own; here what dropout changes is the same for a whole"
+            " batch, which then gets one class, even drawn at random and with the parameters held still."
+            " `batches-not-shuffled` swings with dropout off as well."
+        ),
     ),
     Cause(
         "dropout-on-logits",
@@ -196,6 +206,11 @@ CAUSES = (
         "Dropout thins features, of which others can take the place. The score of a class has no substitute, and"
         " evaluation is no place for noise.",
         ("Srivastava et al., Dropout, JMLR 2014, section 4",),
+        look_alikes=(
+            "`dropout-too-strong` thins hidden layers; here the scores themselves are exactly zero in training, and in"
+            " evaluation they are not. Where dropout is left on in evaluation, two evaluations of the same images"
+            " differ."
+        ),
     ),
     Cause(
         "batch-statistics-mismatch",
@@ -208,5 +223,10 @@ CAUSES = (
         " momentum m the average needs several times 1 / (1 - m) steps to arrive; until then every layer is scaled"
         " wrongly in evaluation alone.",
         ("Ioffe & Szegedy, Batch normalization, ICML 2015",),
+        look_alikes=(
+            "Overfitting shows on validation images alone; this shows on the training images once they are evaluated"
+            " with the stored statistics. Dropout makes the two modes differ the other way round: it makes training the"
+            " worse one. `train-valid-mismatch` leaves training images alone."
+        ),
     ),
 )

@@ -151,6 +151,10 @@ CAUSES = (
         "The last fifth of a set that is sorted by class holds other classes than the rest. A network never names a"
         " class that it was never shown, so its validation accuracy says nothing of what it has learnt.",
         ("Breck et al., Data validation for machine learning, MLSys 2019",),
+        look_alikes=(
+            "`too-little-data` opens a gap between the splits too, but with every class in both. Labels that are"
+            " written in two ways look like missing classes: that is `label-encoding`, and it is looked for first."
+        ),
     ),
     Cause(
         "train-valid-overlap",
@@ -167,5 +171,9 @@ CAUSES = (
             "Barz & Denzler, Do we train on test data?, Journal of Imaging 2020",
         ),
         is_harmful=_is_flattered,
+        look_alikes=(
+            "No curve gives it away: a small gap between training and validation is what one hopes for. Comparing the"
+            " images does, and the network is then right for the shared ones more often than for the others."
+        ),
     ),
 )

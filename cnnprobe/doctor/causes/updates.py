@@ -148,6 +148,11 @@ CAUSES = (
         _advise_thaw,
         "Layers that stay as they were drawn give random features; only what comes after them can learn.",
         ("Yosinski, Clune, Bengio & Lipson, How transferable are features in deep neural networks?, NIPS 2014",),
+        look_alikes=(
+            "Layers behind `dead-units` get no gradient either, because nothing flows through them; here their"
+            " activations are alive. `updates-too-small` moves every parameter a little. A gradient that arrives is the"
+            " optimizer's to use; one that does not was cut off on the way."
+        ),
     ),
     Cause(
         "optimizer-state-not-carried",
@@ -159,6 +164,10 @@ CAUSES = (
         "Momentum and step sizes of each parameter are averages over many steps. An optimizer that is initialised in"
         " every step takes its first step over and over: of Adam only the sign of the gradient is left.",
         ("Kingma & Ba, Adam: a method for stochastic optimization, ICLR 2015, section 3",),
+        look_alikes=(
+            "The loss hardly gives it away, since networks often learn well with it. Every optimizer of Adam's kind"
+            " takes a first step of one size for all parameters; one that forgets still does so after a dozen steps."
+        ),
     ),
     Cause(
         "weight-decay-too-strong",
@@ -170,5 +179,9 @@ CAUSES = (
         "Decay shrinks every parameter in each step. Where it takes as much as the data give, the weights settle near"
         " zero and the outputs near a constant.",
         ("Loshchilov & Hutter, Decoupled weight decay regularization, ICLR 2019",),
+        look_alikes=(
+            "`updates-too-small` leaves the parameters where they are; here they shrink. The loss at the end is mostly"
+            " the penalty, and a handful of images can still be learnt, so a quick test of overfitting finds nothing."
+        ),
     ),
 )
