@@ -30,14 +30,15 @@ def _scale(seen: Observation) -> Scale:
 
 
 def _scale_inside(seen: Observation) -> Scale:
-    """Of what the first layer is fed, behind what the model does to its images; of the images where no trace tells."""
+    """Of what the first layer is fed, behind what the model does to its images; of the images where it leaves them."""
     inside = Scale(fact(seen, "first layer input mean"), fact(seen, "first layer input standard deviation"))
-    return _scale(seen) if math.isnan(inside.std) else inside
+    return inside if _is_rescaled(seen) else _scale(seen)
 
 
 def _is_rescaled(seen: Observation) -> bool:
-    """Whether the model scales its images itself."""
-    return not math.isclose(_scale(seen).std, _scale_inside(seen).std, rel_tol=SAME_SCALE)
+    """Whether the model scales its images itself, as far as the trace tells."""
+    inside = fact(seen, "first layer input standard deviation")
+    return not (math.isnan(inside) or math.isclose(_scale(seen).std, inside, rel_tol=SAME_SCALE))
 
 
 def _fed(seen: Observation) -> str:
