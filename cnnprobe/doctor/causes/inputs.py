@@ -14,7 +14,7 @@ from cnnprobe.types import Dataset, Evidence, Problem, Reading, Remedy
 SCALE_MARGIN = 4.0  # times the healthy band's edge: between the widest healthy inputs and raw bytes lie two decades
 REPEATED = 0.9  # share of repeats that no oversampling of rare classes reaches
 SAME_SCALE = 0.1  # between the images and what the first layer is fed; padding inside the model changes it a little
-ENOUGH_LEFT = 0.25  # share of sound images below which nothing is left to train on
+FEWEST_LEFT = 10  # sound images a class, below which nothing is left to train on
 
 
 class Scale(NamedTuple):
@@ -141,7 +141,7 @@ def _sound(seen: Observation) -> np.ndarray | None:
 def _drop_broken(seen: Observation) -> tuple[Remedy, ...]:
     """Training without the broken images, where enough others are left."""
     kept = _sound(seen)
-    if kept is None or not ENOUGH_LEFT * len(seen.bench.problem.train) < len(kept) < len(seen.bench.problem.train):
+    if kept is None or not FEWEST_LEFT * seen.bench.num_classes <= len(kept) < len(seen.bench.problem.train):
         return ()
     return (keep_examples(kept),)
 

@@ -132,6 +132,12 @@ def look_across_examples(bench: Bench, weights: tuple[Params, State]) -> dict[st
     @quick_jit
     def share(params: Params, state: State, images: Images) -> Float[Array, ""]:
         """The reading, compiled whole."""
-        return cross_example_jacobian(lambda x: apply(params, state, x, key=jax.random.key(0), train=False)[0], images)
+
+        def rows(images: Images) -> Array:
+            """The first of the outputs that has a row for each image."""
+            outputs, _ = apply(params, state, images, key=jax.random.key(0), train=False)
+            return next(leaf for leaf in jax.tree.leaves(outputs) if jnp.shape(leaf)[:1] == (len(images),))
+
+        return cross_example_jacobian(rows, images)
 
     return {"cross example share": float(share(*weights, images))}
