@@ -5,84 +5,115 @@ training problem as a value and returns ranked causes, each with its evidence, a
 measured gain of that remedy. This page is the table of contents.
 """
 
-# The reference cases, as problems.
-from cnnprobe import cases
+import ast
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-# Data to try things on, and readers for one's own.
-from cnnprobe.data import augment
-from cnnprobe.data.bundled import fashion_mnist, textures
-from cnnprobe.data.cells import blood_cells
-from cnnprobe.data.files import idx_dataset, npz_dataset
-from cnnprobe.data.folders import image_folder
-from cnnprobe.data.named import load
+if TYPE_CHECKING:
+    # The reference cases, as problems.
+    from cnnprobe import cases
 
-# The doctor.
-from cnnprobe.doctor.baselines import baselines
-from cnnprobe.doctor.checklist import checklist
-from cnnprobe.doctor.diagnose import diagnose
-from cnnprobe.doctor.recorded import diagnose_run
-from cnnprobe.doctor.repair import repair
+    # Data to try things on, and readers for one's own.
+    from cnnprobe.data import augment
+    from cnnprobe.data.bundled import fashion_mnist, textures
+    from cnnprobe.data.cells import blood_cells
+    from cnnprobe.data.files import idx_dataset, npz_dataset
+    from cnnprobe.data.folders import image_folder
+    from cnnprobe.data.named import load
 
-# Models of other libraries, and small ones of our own.
-from cnnprobe.models.equinox import from_equinox
-from cnnprobe.models.haiku import from_haiku
-from cnnprobe.models.keras import from_keras
-from cnnprobe.models.keras_problem import problem_from_keras
-from cnnprobe.models.linen import from_linen
-from cnnprobe.models.networks import baseline_cnn, residual_cnn, small_cnn
-from cnnprobe.models.nnx import from_nnx
+    # The doctor.
+    from cnnprobe.doctor.baselines import baselines
+    from cnnprobe.doctor.checklist import checklist
+    from cnnprobe.doctor.diagnose import diagnose
+    from cnnprobe.doctor.recorded import diagnose_run
+    from cnnprobe.doctor.repair import repair
 
-# Probes: arrays in, a small record out.
-from cnnprobe.probes.activations import activation_stats, duplicate_units, effective_rank
-from cnnprobe.probes.collapse import batch_collapse, collapse_split
-from cnnprobe.probes.curvature import hessian_trace, hessian_vector_product, top_eigenvalue
-from cnnprobe.probes.fingerprint import loss_fingerprint
-from cnnprobe.probes.gradients import gradient_cosine, gradient_noise_scale, gradient_stats
-from cnnprobe.probes.inputs import image_stats, knn_consistency, random_features, ridge_accuracy, split_overlap
-from cnnprobe.probes.labels import batch_label_entropy, class_ids, label_stats
-from cnnprobe.probes.losses import name_loss
-from cnnprobe.probes.modes import cross_example_jacobian, mask_variance_ratio, mode_gap, statistics_drift
-from cnnprobe.probes.optimizers import gradient_probe, probe_readings, update_probe, update_stats
-from cnnprobe.probes.predictions import balanced_accuracy, input_sensitivity, prediction_stats
-from cnnprobe.probes.updates import log10_update_ratio, moved_share, sign_update_share, update_cosine, update_ratio
+    # Models of other libraries, and small ones of our own.
+    from cnnprobe.models.equinox import from_equinox
+    from cnnprobe.models.haiku import from_haiku
+    from cnnprobe.models.keras import from_keras
+    from cnnprobe.models.keras_problem import problem_from_keras
+    from cnnprobe.models.linen import from_linen
+    from cnnprobe.models.networks import baseline_cnn, residual_cnn, small_cnn
+    from cnnprobe.models.nnx import from_nnx
 
-# Reports.
-from cnnprobe.reporting.console import print_diagnosis
-from cnnprobe.reporting.effects import print_checklist, write_checklist
-from cnnprobe.reporting.report import write_report
-from cnnprobe.reporting.table import table
+    # Probes: arrays in, a small record out.
+    from cnnprobe.probes.activations import activation_stats, duplicate_units, effective_rank
+    from cnnprobe.probes.collapse import batch_collapse, collapse_split
+    from cnnprobe.probes.curvature import hessian_trace, hessian_vector_product, top_eigenvalue
+    from cnnprobe.probes.fingerprint import loss_fingerprint
+    from cnnprobe.probes.gradients import gradient_cosine, gradient_noise_scale, gradient_stats
+    from cnnprobe.probes.inputs import image_stats, knn_consistency, random_features, ridge_accuracy, split_overlap
+    from cnnprobe.probes.labels import batch_label_entropy, class_ids, label_stats
+    from cnnprobe.probes.losses import name_loss
+    from cnnprobe.probes.modes import cross_example_jacobian, mask_variance_ratio, mode_gap, statistics_drift
+    from cnnprobe.probes.optimizers import gradient_probe, probe_readings, update_probe, update_stats
+    from cnnprobe.probes.predictions import balanced_accuracy, input_sensitivity, prediction_stats
+    from cnnprobe.probes.updates import log10_update_ratio, moved_share, sign_update_share, update_cosine, update_ratio
 
-# Taps: readings of every layer of an unedited function; its structure, and surgery on it.
-from cnnprobe.tracing.compare import compare_models
-from cnnprobe.tracing.graph import model_graph
-from cnnprobe.tracing.normalising import insert_normalisation
-from cnnprobe.tracing.readings import layer_stats, merge_readings
-from cnnprobe.tracing.surgery import (
-    drop_output_activation,
-    keep_gradients,
-    last_layer_inputs,
-    log_output_softmax,
-    replace_activation,
-    set_dropout_rate,
-)
-from cnnprobe.tracing.taps import tap, value_and_grad
+    # Reports.
+    from cnnprobe.reporting.console import print_diagnosis
+    from cnnprobe.reporting.effects import print_checklist, write_checklist
+    from cnnprobe.reporting.report import write_report
+    from cnnprobe.reporting.table import table
 
-# Training.
-from cnnprobe.training.evaluate import evaluate
-from cnnprobe.training.fit import fit
-from cnnprobe.trees import per_layer
+    # Taps: readings of every layer of an unedited function; its structure, and surgery on it.
+    from cnnprobe.tracing.compare import compare_models
+    from cnnprobe.tracing.graph import model_graph
+    from cnnprobe.tracing.normalising import insert_normalisation
+    from cnnprobe.tracing.readings import layer_stats, merge_readings
+    from cnnprobe.tracing.surgery import (
+        drop_output_activation,
+        keep_gradients,
+        last_layer_inputs,
+        log_output_softmax,
+        replace_activation,
+        set_dropout_rate,
+    )
+    from cnnprobe.tracing.taps import tap, value_and_grad
 
-# A problem, its parts, and what the doctor says of it.
-from cnnprobe.types import (
-    Batch,
-    Dataset,
-    Diagnosis,
-    Evidence,
-    Finding,
-    History,
-    Model,
-    Problem,
-    Reading,
-    Source,
-    Trial,
-)
+    # Training.
+    from cnnprobe.training.evaluate import evaluate
+    from cnnprobe.training.fit import fit
+    from cnnprobe.trees import per_layer
+
+    # A problem, its parts, and what the doctor says of it.
+    from cnnprobe.types import (
+        Batch,
+        Dataset,
+        Diagnosis,
+        Evidence,
+        Finding,
+        History,
+        Model,
+        Problem,
+        Reading,
+        Source,
+        Trial,
+    )
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a name of the table above when it is first asked for, so that `import cnnprobe` takes no time."""
+    home = _homes().get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(home), name, None) if home != __name__ else None
+    globals()[name] = importlib.import_module(f"{home}.{name}") if found is None else found
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    """The names of the table."""
+    return sorted(_homes())
+
+
+def _homes() -> dict[str, str]:
+    """The module of each name, read from the table itself, which type checkers and editors read too."""
+    table = next(
+        node for node in ast.parse(Path(__file__).read_text(encoding="utf-8")).body if isinstance(node, ast.If)
+    )
+    return {
+        alias.name: str(node.module) for node in table.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }

@@ -17,7 +17,7 @@ def choose_devices(backend: str | None, num_devices: int) -> None:
     os.environ |= {"JAX_NUM_CPU_DEVICES": str(num_devices)} if num_devices > 1 else {}
 
 
-def join_processes(coordinator: str | None, num_processes: int, process_id: int) -> None:
+def join_processes(coordinator: str | None, num_processes: int, process_id: int | None) -> None:
     """Makes this process one of several that train together; before jax is first used.
 
     Raises:

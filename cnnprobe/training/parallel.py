@@ -34,7 +34,7 @@ def whole(mesh: Mesh) -> NamedSharding:
 
 def spread_state(state: T, mesh: Mesh | None) -> T:
     """A copy of a state for every device; each process gives the same one."""
-    return state if mesh is None else jax.device_put(state, whole(mesh))
+    return state if mesh is None else jax.tree.map(lambda leaf: _everywhere(leaf, whole(mesh)), state)
 
 
 def spread_batch(batch: Batch, mesh: Mesh | None) -> Batch:
@@ -53,8 +53,16 @@ def spread_batch(batch: Batch, mesh: Mesh | None) -> Batch:
     return Batch(images, labels)
 
 
+def _everywhere(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
+    """One array, or key, on all devices."""
+    if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return _deal(np.asarray(leaf), sharding)
+    data = _deal(np.asarray(jax.random.key_data(leaf)), sharding)
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+
+
 def _deal(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """The rows of one array."""
+    """The part of one array that each device of this process holds."""
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 

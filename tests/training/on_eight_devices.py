@@ -45,8 +45,10 @@ def one_step(devices):
 
 def farthest(one, many):
     """Largest difference of two trees of numbers, beside the size of what is compared."""
-    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True)
-    return max(float(np.max(np.abs(np.asarray(a) - np.asarray(b)) / (1 + np.abs(np.asarray(a))))) for a, b in pairs)
+    pairs = [map(np.asarray, pair) for pair in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True)]
+    with np.errstate(invalid="ignore"):  # infinities that are equal
+        apart = [np.max(np.where(a == b, 0, np.abs(a - b) / (1 + np.abs(a)))) for a, b in pairs]
+    return float(np.max(apart))
 
 
 def main():

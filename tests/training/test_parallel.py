@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -50,7 +51,7 @@ def test_one_device_in_a_mesh_changes_nothing(problem):
 
 def test_a_state_comes_back_as_it_went():
     mesh = data_mesh(jax.devices()[:1])
-    state = {"w": np.arange(3.0, dtype=np.float32)}
+    state = {"w": jnp.arange(3.0)}
     np.testing.assert_array_equal(local_copy(spread_state(state, mesh), mesh)["w"], state["w"])
 
 
