@@ -26,7 +26,7 @@ class Runner(NamedTuple):
     """One way to train, compiled and ready."""
 
     run: Callable[[bool], Taken]  # makes one step, which is read or not
-    compile_seconds: float = math.nan  # tracing included
+    compile_seconds: float = math.nan  # of all cores together, tracing included
     num_bytes: float = math.nan  # of arguments, results and temporary memory of the compiled step
 
 
@@ -72,14 +72,14 @@ def make_runner(name: str, network: Network, num_devices: int) -> Runner:
 
 
 def _compile(step: Step, whole: NamedSharding, *arguments: Any) -> tuple[Any, float]:
-    """The compiled step and the seconds that it took, tracing included; the shorter of two times."""
+    """The compiled step and the seconds of all cores that it took, tracing included; the shorter of two times."""
     seconds = []
     for _ in range(NUM_COMPILATIONS):
-        start = time.perf_counter()
+        start = time.process_time()
         # A function of its own, since jax remembers what it has traced.
         fresh = jax.jit(lambda *parts: step(*parts), donate_argnums=0, out_shardings=whole)
         compiled = fresh.lower(*arguments).compile()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     return compiled, min(seconds)
 
 
