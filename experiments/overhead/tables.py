@@ -52,16 +52,19 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def scaling(rows: Sequence[Row]) -> str:
-    """How the ratios change with the number of devices, in markdown; "" for one number of devices."""
+    """Ratios of time and of core time by the number of devices, in markdown; "" for one number of devices."""
     counts = sorted({row.devices for row in rows})
     if len(counts) < 2:
         return ""
-    ratios = {(row.network, row.method, row.devices): row.ratio for row in rows}
+    ratios = {(row.network, row.method, row.devices): f"{row.ratio:.3f}, {row.cpu_ratio:.3f}" for row in rows}
     pairs = dict.fromkeys((row.network, row.method) for row in rows)
-    lines = [["network", "method", *(f"{count} devices" for count in counts)], ["---"] * (2 + len(counts))]
+    lines = [
+        ["network", "method", *("1 device" if count == 1 else f"{count} devices" for count in counts)],
+        ["---"] * (2 + len(counts)),
+    ]
     for network, method in pairs:
-        found = [ratios.get((network, method, count), math.nan) for count in counts]
-        lines.append([network, METHODS[method].text, *(f"{ratio:.3f}" for ratio in found)])
+        found = [ratios.get((network, method, count), "-") for count in counts]
+        lines.append([network, METHODS[method].text, *found])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 

@@ -75,7 +75,7 @@ def test_markdown_has_the_target_beside_the_figure():
 
 def test_scaling_stands_in_one_line_a_method():
     text = tables.scaling([ROW, ROW._replace(devices=8, ratio=1.05)])
-    assert "| plain | taps forward, every step | 1.020 | 1.050 |" in text.splitlines()
+    assert "| plain | taps forward, every step | 1.020, 1.030 | 1.050, 1.030 |" in text.splitlines()
     assert tables.scaling([ROW]) == ""
 
 
