@@ -7,16 +7,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = (
-    *(
-        "diagnose",
-        "train",
-        "demo",
-        "checklist",
-        "benchmark_diagnosis",
-        "calibrate",
-        "reproduce_case",
-        "benchmark_overhead",
-    ),
+    "diagnose",
+    "train",
+    "demo",
+    "checklist",
+    "benchmark_diagnosis",
+    "calibrate",
+    "reproduce_case",
+    "benchmark_overhead",
 )
 
 
