@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from scipy.special import stdtrit
 
 from cnnprobe.doctor.trial import Attempt, Plan, control
 from cnnprobe.types import Curve, Trial
@@ -45,5 +44,7 @@ def is_beyond_chance(gain: float, error: float, *, num_seeds: int, strength: flo
     Evidence that speaks for itself needs a gain of one standard error; else chance must be unlikely (5 %, Student's t).
     `bands.json` says how often trials that change nothing but the seeds pass.
     """
+    from scipy.special import stdtrit
+
     student = float(stdtrit(num_seeds - 1, 0.95)) if num_seeds > 1 else 1.64
     return gain >= max(ENOUGH, (1.0 if strength >= DECISIVE else student) * error)

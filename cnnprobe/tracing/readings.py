@@ -179,9 +179,9 @@ def layer_stats(readings: Readings) -> dict[str, LayerStats]:
 
 
 def _finish_layer(layer: LayerLayout, units: UnitStats) -> LayerStats:
-    """Sums up the units of one layer; NaN where it has none."""
-    if not layer.num_features:
-        return LayerStats(layer.kind, layer.activation, 0, 0.0, *[math.nan] * 9)
+    """Sums up the units of one layer; NaN where it has none, or did not run."""
+    if not layer.num_features or not units.num_activations:
+        return LayerStats(layer.kind, layer.activation, layer.num_features, 0.0, *[math.nan] * 9)
     with np.errstate(all="ignore"):
         mean = units.mean.mean()
         mean_square = np.mean(units.std**2 + units.mean**2)
@@ -197,7 +197,7 @@ def _finish_layer(layer: LayerLayout, units: UnitStats) -> LayerStats:
             zero_share=float(1 - units.mean_sign.mean()) if layer.activation in NON_NEGATIVE else math.nan,
             dead_share=float(np.mean(units.max <= 0)) if layer.activation in RECTIFIERS else math.nan,
             constant_share=float(np.mean(units.std <= 1e-3 * np.abs(units.mean))),
-            nonfinite_share=float(np.mean(~np.isfinite(units.mean + units.std))) if units.num_activations else math.nan,
+            nonfinite_share=float(np.mean(~np.isfinite(units.mean + units.std))),
             gradient_rms=float(np.sqrt(np.mean(units.gradient_rms**2))),
             no_gradient_share=float(no_gradient),
         )

@@ -13,25 +13,31 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from cnnprobe.checks import check_callable
 from cnnprobe.tracing.axes import Axes
 from cnnprobe.tracing.calls import Call, is_array, is_number, trace_call
 from cnnprobe.tracing.interpret import Edit, Reader, evaluate
 from cnnprobe.tracing.layers import Layer, Structure, find_structure
-from cnnprobe.tracing.readings import LayerLayout, Layout, Readings, pack
+from cnnprobe.tracing.readings import LayerLayout, Layout, Readings, pack, row_size
 from cnnprobe.trees import leaf_name
 
 
-def tap(fn: Callable, *, params_argnum: int = 0) -> Callable[..., tuple[Any, Readings]]:
+def tap(
+    fn: Callable, *, params_argnum: int = 0, when: Bool[ArrayLike, ""] | None = None
+) -> Callable[..., tuple[Any, Readings]]:
     """Makes a function that returns `(fn(...), readings)`: the forward readings of every layer.
 
     The argument at `params_argnum` holds the parameters, from which layers get their names; numbers, strings and
     functions among the arguments stay what they are. Use it inside `jax.jit`, as one uses `jax.grad`.
 
+    `when` says whether anything is read, and may be traced: `step % 16 == 0`. Where it is False nothing is computed,
+    and the readings are those of an empty batch. None: always.
+
     Raises:
-      ValueError: on the call, if `fn` has no layer with parameters from that argument, or returns no array.
+      ValueError: `when` is no single truth value; on the call, if `fn` has no layer with parameters from that argument,
+        or returns no array.
       RuntimeError: on the call, if this version of jax is unknown.
 
     >>> out, readings = tap(lambda w, x: jax.nn.relu(x @ w))(jnp.eye(3), jnp.ones((2, 3)))
@@ -39,6 +45,7 @@ def tap(fn: Callable, *, params_argnum: int = 0) -> Callable[..., tuple[Any, Rea
     ['relu']
     """
     check_callable("fn", fn)
+    _check_when(when)
 
     @functools.wraps(fn)
     def tapped(*args: Any, **kwargs: Any) -> tuple[Any, Readings]:
@@ -46,23 +53,29 @@ def tap(fn: Callable, *, params_argnum: int = 0) -> Callable[..., tuple[Any, Rea
         call = trace_call(fn, args, kwargs, [params_argnum], option="params_argnum")
         _check_returns("fn must return at least one array", call)
         structure = _structure(call)
-        outputs, rows = evaluate(call.program, call.inputs, _edits(structure.layers), {})
+        outputs, rows = evaluate(call.program, call.inputs, _edits(structure.layers, when), {})
         return call.rebuild(outputs), _readings(structure, rows, {})
 
     return tapped
 
 
 def value_and_grad(
-    loss_fn: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False, *, backward: bool = True
+    loss_fn: Callable,
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    *,
+    backward: bool = True,
+    when: Bool[ArrayLike, ""] | None = None,
 ) -> Callable[..., tuple[Any, Any, Readings]]:
     """Like `jax.value_and_grad`, with the readings of every layer as one more value.
 
     Returns `(value, grads, readings)`, or `((value, aux), grads, readings)` with `has_aux`. Value and gradients are
-    those of `loss_fn`. With `backward=False` the gradients of activations are not read.
+    those of `loss_fn`. With `backward=False` the gradients of activations are not read. `when` is that of `tap`.
 
     Raises:
-      ValueError: `argnums` names no arguments; on the call, if the loss is no scalar, if a parameter is not a
-        floating-point array, or if `loss_fn` has no layer with parameters from the arguments at `argnums`.
+      ValueError: `argnums` names no arguments, or `when` is no single truth value; on the call, if the loss is no
+        scalar, if a parameter is not a floating-point array, or if `loss_fn` has no layer with parameters from the
+        arguments at `argnums`.
       RuntimeError: on the call, if this version of jax is unknown.
 
     >>> loss, grads, readings = value_and_grad(lambda w, x: jnp.sum(x @ w))(jnp.eye(3), jnp.ones((2, 3)))
@@ -71,6 +84,7 @@ def value_and_grad(
     """
     check_callable("loss_fn", loss_fn)
     positions = _positions(argnums)
+    _check_when(when)
 
     @functools.wraps(loss_fn)
     def tapped(*args: Any, **kwargs: Any) -> tuple[Any, Any, Readings]:
@@ -79,7 +93,7 @@ def value_and_grad(
         _check_returns("loss_fn must return a floating-point scalar", call)
         structure = _structure(call)
         owned = _parameter_inputs(call, args, positions)
-        edits, slots = _edits(structure.layers), _slots(structure.layers) if backward else {}
+        edits, slots = _edits(structure.layers, when), _slots(structure.layers) if backward else {}
 
         def run(trained: list[Any], slots: dict[int, Array]) -> tuple[Any, tuple]:
             """The program with other parameters and slots."""
@@ -104,6 +118,14 @@ def _positions(argnums: Any) -> list[int]:
     if not isinstance(positions, Sequence) or not positions or not all(isinstance(number, int) for number in positions):
         raise ValueError(f"argnums must be a whole number or a sequence of them, got {argnums!r}.")
     return list(positions)
+
+
+def _check_when(when: Any) -> None:
+    """Raises `ValueError` unless `when` is None or one truth value."""
+    is_array_like = isinstance(when, bool | np.bool_ | np.ndarray | jax.Array)
+    if when is not None and not (is_array_like and jnp.shape(when) == () and jnp.result_type(when) == jnp.bool_):
+        got = f"{when.dtype} of shape {when.shape}" if isinstance(when, np.ndarray | jax.Array) else repr(when)
+        raise ValueError(f"when must be None or a boolean scalar, got {got}.")
 
 
 def _check_returns(rule: str, call: Call) -> None:
@@ -167,11 +189,11 @@ def _rebuild_grads(call: Call, args: tuple, positions: Sequence[int], grads: dic
 # --- one reading -------------------------------------------------------------------------------------------------
 
 
-def _edits(layers: Sequence[Layer]) -> dict[int, Edit]:
+def _edits(layers: Sequence[Layer], when: Bool[ArrayLike, ""] | None) -> dict[int, Edit]:
     """One reading for each measured value; layers that end in the same value share it."""
     return {
         layer.output.value: Edit(
-            functools.partial(_read_value, layer.output.axes),
+            functools.partial(_read_value, layer.output.axes, when),
             frozenset(loop for loop, _ in layer.scans),
             functools.partial(_fold_rows, layer.num_features),
             functools.partial(_empty_row, layer.num_features),
@@ -187,9 +209,24 @@ def _slots(layers: Sequence[Layer]) -> dict[int, Array]:
     }
 
 
-def _read_value(axes: Axes, x: Array, _read: Reader, slot: Array | None) -> tuple[Array, Array]:
+def _read_value(
+    axes: Axes, when: Bool[ArrayLike, ""] | None, x: Array, _read: Reader, slot: Array | None
+) -> tuple[Array, Array]:
     """Reads one value on its way."""
-    return x if slot is None else sink(axes, x, slot), forward_row(jax.lax.stop_gradient(x), axes)
+    num_features = math.prod(x.shape[axis] for axis in axes)
+    empty = functools.partial(_empty_row, num_features, (row_size(num_features),))
+    row = _read_if(when, functools.partial(forward_row, axes=axes), empty, jax.lax.stop_gradient(x))
+    return x if slot is None else sink(axes, x, slot, when), row
+
+
+def _read_if(
+    when: Bool[ArrayLike, ""] | None, read: Callable[[Array], Array], empty: Callable[[], Array], x: Array
+) -> Array:
+    """What `read` makes of `x`, or `empty()` where `when` is false.
+
+    The branch stands where the value is: one at the end of the step would keep every activation alive until then.
+    """
+    return read(x) if when is None else jax.lax.cond(when, read, lambda _: empty(), x)
 
 
 def forward_row(x: Float[Array, "..."], axes: Axes) -> Float[Array, " entries"]:
@@ -213,23 +250,29 @@ def _fold_rows(num_features: int, rows: Float[Array, "turns ..."]) -> Float[Arra
 
 def _empty_row(num_features: int, shape: tuple[int, ...]) -> Float[Array, "..."]:
     """The row of no activations."""
-    return jnp.zeros(shape).at[..., -num_features:].set(-jnp.inf)
+    return jnp.zeros(shape).at[..., shape[-1] - num_features :].set(-jnp.inf)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def sink(_axes: Axes, x: Array, _slot: Float[Array, " features"]) -> Array:
-    """Returns `x`; its derivative by `slot` is the sum of squares of the gradient by `x`, per unit."""
+def sink(_axes: Axes, x: Array, _slot: Float[Array, " features"], _when: Bool[ArrayLike, ""] | None = None) -> Array:
+    """Returns `x`; its derivative by `slot` is the sum of squares of the gradient by `x`, per unit; 0 unless `when`."""
     return x
 
 
-def _sink_forward(_axes: Axes, x: Array, _slot: Array) -> tuple[Array, None]:
-    return x, None
+def _sink_forward(_axes: Axes, x: Array, _slot: Array, when: Bool[ArrayLike, ""] | None) -> tuple[Array, Any]:
+    return x, when
 
 
-def _sink_backward(axes: Axes, _: None, gradient: Array) -> tuple[Array, Array]:
+def _sink_backward(axes: Axes, when: Bool[ArrayLike, ""] | None, gradient: Array) -> tuple[Array, Array, None]:
+    num_features = math.prod(gradient.shape[axis] for axis in axes)
+    squares = functools.partial(_sum_of_squares, axes=axes)
+    return gradient, _read_if(when, squares, lambda: jnp.zeros(num_features), gradient), None
+
+
+def _sum_of_squares(gradient: Array, axes: Axes) -> Float[Array, " features"]:
+    """Of each unit, in float32."""
     others = tuple(axis for axis in range(gradient.ndim) if axis not in axes)
-    squares = jnp.sum(jnp.square(gradient.astype(jnp.float32)), others)
-    return gradient, squares.ravel()
+    return jnp.sum(jnp.square(gradient.astype(jnp.float32)), others).ravel()
 
 
 sink.defvjp(_sink_forward, _sink_backward)

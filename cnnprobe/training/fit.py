@@ -1,7 +1,7 @@
 """Training a problem from beginning to end, with readings, checkpoints and exact resumption."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -12,13 +12,16 @@ from jaxtyping import Float
 from cnnprobe.checks import check_integer, check_optional
 from cnnprobe.data.batching import epoch_batches, num_batches
 from cnnprobe.data.sampling import num_examples, take
+from cnnprobe.tracing.readings import layer_stats
+from cnnprobe.training.cadence import TAP_EVERY, Steps, make_steps
 from cnnprobe.training.evaluate import evaluate
 from cnnprobe.training.journal import Journal, Position, Record, open_journal, to_json, to_number
+from cnnprobe.training.parallel import data_mesh, local_copy, spread_batch, spread_state
 from cnnprobe.training.pipeline import prepare
 from cnnprobe.training.predict import count_classes
 from cnnprobe.training.probes import DEFAULT_PROBES, LAYER_READINGS, layer_names
 from cnnprobe.training.progress import Tick, progress_bar
-from cnnprobe.training.step import Probe, Report, TrainState, TrainStep, init_state, make_train_step
+from cnnprobe.training.step import Probe, Report, TrainState, init_state
 from cnnprobe.training.validate import check_problem
 from cnnprobe.types import History, Images, Key, Problem
 
@@ -31,11 +34,13 @@ class _Run(NamedTuple):
     """What stays the same from step to step."""
 
     problem: Problem
-    step: TrainStep
+    steps: Steps
+    mesh: jax.sharding.Mesh | None
     journal: Journal
     tick: Tick
     num_epochs: int
     probe_every: int
+    tap_every: int | None
     checkpoint_every: int
 
 
@@ -48,6 +53,8 @@ def fit(
     num_epochs: int | None = None,
     probes: Mapping[str, Probe] = DEFAULT_PROBES,
     probe_every: int = 1,
+    tap_every: int | None = TAP_EVERY,
+    devices: Sequence[jax.Device] | None = None,
     checkpoint_every: int = 500,
 ) -> History:
     """Trains a problem exactly as its owner configured it.
@@ -64,6 +71,10 @@ def fit(
       num_epochs: in all, earlier ones included; None: the problem's.
       probes: what to read besides loss, accuracy and counts: functions of an `Observation`, by name.
       probe_every: steps between two lines that hold the readings of the probes.
+      tap_every: steps between two whose line holds the `LayerStats` of every layer, forward and backward; None: never.
+        A model without layers that can be read has none.
+      devices: share each batch and give what one would; None: the first one. In several processes each calls `fit` with
+        the same arguments and `jax.devices()`, and the first one writes the log.
       checkpoint_every: batches between two checkpoints within an epoch; there is one at the end of each anyway.
 
     Raises:
@@ -73,23 +84,24 @@ def fit(
     check_problem(problem)
     check_optional(check_integer, "num_epochs", num_epochs, 1)
     check_integer("probe_every", probe_every, 1)
+    check_optional(check_integer, "tap_every", tap_every, 1)
     check_integer("checkpoint_every", checkpoint_every, 1)
-    state = init_state(problem, jax.random.key(problem.seed), _first_images(problem))
+    mesh = data_mesh(devices)
+    state = spread_state(init_state(problem, jax.random.key(problem.seed), _first_images(problem)), mesh)
     num_classes, num_epochs = count_classes(problem), num_epochs or problem.num_epochs
-    model, loss, optimizer = problem.model, problem.loss, problem.optimizer
-    step = make_train_step(model, loss, optimizer, num_classes=num_classes, predict=problem.predict, probes=probes)
+    steps = make_steps(problem, num_classes=num_classes, probes=probes, tap_every=tap_every, mesh=mesh)
     header: Record = {"parameters": layer_names(state.params), "layers": LAYER_READINGS, "num_classes": num_classes}
     leaves = jax.tree.leaves(state.params)
     header |= {"sizes": [leaf.size for leaf in leaves], "axes": [leaf.ndim for leaf in leaves]}
     with open_journal(directory, state, resume=resume, header=header) as journal, progress_bar(shown=progress) as tick:
-        run = _Run(problem, step, journal, tick, num_epochs, probe_every, checkpoint_every)
+        run = _Run(problem, steps, mesh, journal, tick, num_epochs, probe_every, tap_every, checkpoint_every)
         state, epochs = journal.state, [record for record in journal.records if record["kind"] == "epoch"]
         for epoch in range(journal.position.epoch, num_epochs):
-            state, steps = _train_epoch(run, state, epoch)
-            epochs.append(_epoch_record(problem, state, epoch, steps))
+            state, taken = _train_epoch(run, state, epoch)
+            epochs.append(_epoch_record(problem, local_copy(state, mesh), epoch, taken))
             journal.append(epochs[-1])
             journal.save(state, Position(epoch + 1, 0))
-    return _history(state, epochs)
+    return _history(local_copy(state, mesh), epochs)
 
 
 def _first_images(problem: Problem) -> Images:
@@ -125,7 +137,8 @@ def _train_epoch(run: _Run, state: TrainState, epoch: int) -> tuple[TrainState, 
             write()
             run.journal.save(state, Position(epoch, index))
         ready = prepare(run.problem, batch, _augment_key(run.problem, offset + index), train=True)
-        state, report = run.step(state, ready.images, ready.labels)
+        step = run.steps.tapped if _is_tapped(run, offset + index) else run.steps.between
+        state, report = step(state, *spread_batch(ready, run.mesh))
         write()
         pending.append((offset + index, report))
     write()
@@ -153,7 +166,15 @@ def _words(record: Record) -> str:
 def _step_record(run: _Run, epoch: int, number: int, report: Report) -> Record:
     """One line of the log; its readings are taken before the update."""
     seen = report if number % run.probe_every == 0 else report._replace(probes={})
-    return {"kind": "step", "step": number, "epoch": epoch, **to_json(jax.device_get(seen)._asdict())}
+    scores = to_json(jax.device_get(seen._replace(taps=None))._asdict())
+    taps = report.taps if _is_tapped(run, number) else None
+    layers = {} if taps is None else {name: row._asdict() for name, row in layer_stats(taps).items()}
+    return {"kind": "step", "step": number, "epoch": epoch, **scores, "taps": layers}
+
+
+def _is_tapped(run: _Run, number: int) -> bool:
+    """Whether a step reads the layers."""
+    return run.tap_every is not None and number % run.tap_every == 0
 
 
 def _epoch_record(problem: Problem, state: TrainState, epoch: int, steps: list[Record]) -> Record:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TextIO
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from cnnprobe.training.step import TrainState
 from cnnprobe.trees import leaf_name
@@ -48,6 +49,8 @@ def open_journal(
 ) -> Iterator[Journal]:
     """The run in `directory` as it was left, or a new one that begins with `state`; None: a run that leaves nothing.
 
+    Of several processes, which share the directory, the first one writes the log.
+
     Raises:
       ValueError: `directory` holds a run that is not to be resumed, or one with other arrays than `state`.
     """
@@ -59,12 +62,15 @@ def open_journal(
     path = folder / READINGS_FILE
     if not resume and path.exists():
         raise ValueError(f"directory must hold no run yet where resume is False, got {folder}.")
+    multihost_utils.sync_global_devices(READINGS_FILE)  # nobody writes before all have looked
     manager = _checkpoint_manager(folder / CHECKPOINT_FOLDER)
     try:
         state, position = _restored(manager, state, folder)
         records = [record for record in read_log(path) if _is_before(record, int(state.step), position)]
-        _rewrite(path, [{"kind": "run", **header}, *records])
-        with path.open("a", encoding="utf-8") as file:
+        is_writer = jax.process_index() == 0
+        if is_writer:
+            _rewrite(path, [{"kind": "run", **header}, *records])
+        with (path if is_writer else Path(os.devnull)).open("a", encoding="utf-8") as file:
             yield Journal(state, position, records, lambda record: _append(file, record), _saver(manager))
     finally:
         manager.close()

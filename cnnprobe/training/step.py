@@ -1,5 +1,6 @@
 """One training step: loss, gradients, update and readings in one compiled program."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -9,6 +10,9 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from cnnprobe.models.caching import cached
+from cnnprobe.tracing.readings import Readings
+from cnnprobe.tracing.taps import value_and_grad
+from cnnprobe.training.parallel import whole
 from cnnprobe.training.predict import count_ids, label_classes, predict_classes
 from cnnprobe.trees import leaf_name
 from cnnprobe.types import Images, Key, Labels, Model, Outputs, Params, Problem, State
@@ -46,6 +50,7 @@ class Report(NamedTuple):
     prediction_counts: Int[Array, " classes"]  # images of the batch predicted as each class
     label_counts: Int[Array, " classes"]
     probes: dict[str, Any]  # what each probe returned
+    taps: Readings | None = None  # of the layers; None: they are not read, or the model has none that can be
 
 
 Probe: TypeAlias = Callable[[Observation], PyTree[Array]]
@@ -75,6 +80,8 @@ def make_train_step(
     num_classes: int,
     predict: Callable[[Outputs], Any] | None = None,
     probes: Mapping[str, Probe] | Iterable[tuple[str, Probe]] | None = None,
+    tap_every: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> TrainStep:
     """Builds `step(state, images, labels) -> (state, report)`, compiled once for each batch shape.
 
@@ -82,10 +89,14 @@ def make_train_step(
     over the memory of the state that it is given: use the one that it returns. The model is run in training mode, with
     a key of its own for each step; the optimizer is given the value of the loss where it asks for it.
 
+    Steps whose number is a multiple of `tap_every` read the layers; in the others their readings are those of an empty
+    batch. With `mesh` the new state and the report are whole on each of its devices.
+
     Raises:
       ValueError: when first called, if the model does not return `(outputs, state)` or the loss no real scalar.
     """
-    return _compiled_step(model, loss, optimizer, num_classes, predict, tuple(dict(probes or ()).items()))
+    named = tuple(dict(probes or ()).items())
+    return _compiled_step(model, loss, optimizer, num_classes, predict, named, tap_every, mesh)
 
 
 def run_model(
@@ -118,6 +129,8 @@ def _compiled_step(
     num_classes: int,
     predict: Callable | None,
     probes: tuple[tuple[str, Probe], ...],
+    tap_every: int | None,
+    mesh: jax.sharding.Mesh | None,
 ) -> TrainStep:
     """The jitted step of hashable parts."""
     update = optax.with_extra_args_support(optimizer).update
@@ -131,17 +144,28 @@ def _compiled_step(
             outputs, model_state = run_model(model, params, state.model_state, images, key=key, train=True)
             return check_loss(loss(outputs, labels)), (outputs, model_state)
 
-        (value, (outputs, model_state)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        (value, (outputs, model_state)), grads, taps = _differentiate(loss_fn, state, tap_every)
         updates, opt_state = update(
             grads, state.opt_state, state.params, value=value, grad=grads, value_fn=lambda params: loss_fn(params)[0]
         )
         seen = Observation(state.params, grads, updates, outputs, labels, value, images)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(params, model_state, opt_state, state.step + 1, state.key), _report(
-            seen, num_classes, predict, probes
-        )
+        report = _report(seen, num_classes, predict, probes)._replace(taps=taps)
+        return TrainState(params, model_state, opt_state, state.step + 1, state.key), report
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=None if mesh is None else whole(mesh))
+
+
+def _differentiate(
+    loss_fn: Callable[[Params], Any], state: TrainState, tap_every: int | None
+) -> tuple[Any, PyTree[Array], Readings | None]:
+    """Value and gradients, and the readings of the layers where there are any."""
+    if tap_every is not None:
+        when = None if tap_every == 1 else state.step % tap_every == 0
+        # A model that cannot be read trains all the same; what is wrong with the loss itself is raised again below.
+        with contextlib.suppress(Exception):
+            return value_and_grad(loss_fn, has_aux=True, when=when)(state.params)
+    return *jax.value_and_grad(loss_fn, has_aux=True)(state.params), None
 
 
 def _report(

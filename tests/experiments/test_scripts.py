@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = (*("diagnose", "train", "demo", "checklist", "benchmark_diagnosis", "calibrate", "reproduce_case"),)
+SCRIPTS = (
+    "diagnose",
+    "train",
+    "demo",
+    "checklist",
+    "benchmark_diagnosis",
+    "calibrate",
+    "reproduce_case",
+    "benchmark_overhead",
+)
 
 
 def call(*arguments):

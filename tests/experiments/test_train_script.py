@@ -1,3 +1,9 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -5,6 +11,19 @@ from absl.testing import flagsaver
 from experiments import cli, train
 
 SMALL = {"dataset": "textures", "num_images": 60, "batch_size": 20}
+ROOT = Path(__file__).parents[2]
+
+
+def in_a_process_of_its_own(*arguments):
+    """The script as a user calls it."""
+    command = [sys.executable, "-m", "experiments.train", "--dataset=textures", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def steps(directory):
+    """The lines of the log that tell of steps."""
+    records = map(json.loads, (directory / "readings.jsonl").read_text().splitlines())
+    return [record for record in records if record["kind"] == "step"]
 
 
 def test_history_has_one_entry_an_epoch(tmp_path):
@@ -32,3 +51,27 @@ def test_main_prints_the_last_accuracies(capsys):
     lines = capsys.readouterr().out.splitlines()[-3:]  # a progress bar stands before
     assert [line.split()[0] for line in lines] == ["training:", "validation:", "steps:"]
     assert "accuracy" in lines[1]
+
+
+def test_two_processes_of_two_devices_train_and_read_like_one(tmp_path):
+    choices = ["--num_images=60", "--batch_size=20", "--num_epochs=1", f"--directory={tmp_path / 'two'}"]
+    ended = in_a_process_of_its_own(*choices, "--num_processes=2", "--devices=2")
+    assert ended.returncode == 0, ended.stderr
+    train.run(directory=str(tmp_path / "one"), num_epochs=1, **SMALL)
+    one, two = steps(tmp_path / "one"), steps(tmp_path / "two")
+    np.testing.assert_allclose([step["loss"] for step in two], [step["loss"] for step in one], rtol=1e-4)
+    layers = [[list(stats.values())[3:6] for stats in log[0]["taps"].values()] for log in (one, two)]
+    np.testing.assert_allclose(layers[0], layers[1], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--num_processes=2", "--process_id=0"], "coordinator must be the HOST:PORT of the first process"),
+        (["--devices=2", "--batch_size=15", "--num_images=60"], "batches must have a multiple of 2 images"),
+    ],
+)
+def test_devices_that_cannot_be_had_are_bad_input(arguments, message):
+    ended = in_a_process_of_its_own(*arguments)
+    assert (ended.returncode, ended.stderr.count("error:")) == (2, 1)
+    assert message in ended.stderr

@@ -1,5 +1,7 @@
 """Readings are right and the function is unchanged."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 from jax.experimental import io_callback
 
-from cnnprobe.tracing.readings import layer_stats, unit_stats
+from cnnprobe.tracing.readings import layer_stats, merge_readings, unit_stats
 from cnnprobe.tracing.taps import tap, value_and_grad
 
 from .networks import (
@@ -170,6 +172,63 @@ def test_readings_are_one_float32_vector():
 def test_readings_do_not_grow_with_the_batch():
     small, large = (tap(plain_loss)(plain_params(), IMAGES[:n], LABELS[:n])[1] for n in (2, 6))
     assert small.layout == large.layout
+
+
+# --- read now and then -------------------------------------------------------------------------------------------
+
+WHENS = {"python": lambda flag: flag, "numpy": np.bool_, "array": jnp.asarray}
+
+
+@pytest.mark.parametrize("kind", WHENS)
+def test_read_when_it_is_true(variant, kind):
+    when, params = WHENS[kind](True), plain_params()
+    got = variant(lambda params: value_and_grad(plain_loss, when=when)(params))(params)
+    assert_trees_equal(got, variant(value_and_grad(plain_loss))(params), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", WHENS)
+def test_not_read_when_it_is_false(variant, kind):
+    when, params = WHENS[kind](False), plain_params()
+    value, grads, readings = variant(lambda params: value_and_grad(plain_loss, when=when)(params))(params)
+    assert_trees_equal((value, grads), variant(jax.value_and_grad(plain_loss))(params))
+    assert all(stats.num_activations == 0 and np.isnan(stats[4:]).all() for stats in layer_stats(readings).values())
+
+
+def test_readings_of_every_second_step_merge_to_those_alone():
+    params = plain_params()
+    step = jax.jit(lambda number: value_and_grad(plain_loss, when=number % 2 == 0)(params, IMAGES + number)[2])
+    merged = functools.reduce(merge_readings, [step(number) for number in range(4)])
+    alone = merge_readings(*(value_and_grad(plain_loss)(params, IMAGES + number)[2] for number in (0, 2)))
+    np.testing.assert_allclose(merged.packed, alone.packed, rtol=1e-4, atol=1e-6)
+
+
+def test_forward_tap_reads_when_it_is_true():
+    step = jax.jit(lambda params, when: tap(plain_loss, when=when)(params)[1].packed)
+    params = plain_params()
+    np.testing.assert_allclose(step(params, True), tap(plain_loss)(params)[1].packed, rtol=1e-5)
+    assert layer_stats(tap(plain_loss, when=False)(params)[1])["head"].num_activations == 0
+
+
+def test_seeds_are_read_one_by_one():
+    params = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), plain_params())
+    readings = jax.vmap(lambda params, when: value_and_grad(plain_loss, when=when)(params)[2])(
+        params, jnp.array([True, False])
+    )
+    first, second = (jax.tree.map(lambda leaf, index=index: leaf[index], readings) for index in (0, 1))
+    assert layer_stats(first)["conv1"].num_activations > 0
+    assert layer_stats(second)["conv1"].num_activations == 0
+
+
+def test_a_step_that_is_not_read_runs_no_reduction_of_an_activation():
+    text = jax.jit(lambda params, when: value_and_grad(plain_loss, when=when)(params)[2]).lower(plain_params(), True)
+    assert text.as_text().count("stablehlo.case") == 2 * 3  # forward and backward of each layer
+
+
+@pytest.mark.parametrize("when", [1, "yes", jnp.ones(2, bool), np.float32(1)])
+@pytest.mark.parametrize("transform", [tap, value_and_grad])
+def test_when_is_one_truth_value(transform, when):
+    with pytest.raises(ValueError, match="when must be None or a boolean scalar, got"):
+        transform(plain_loss, when=when)
 
 
 # --- bad input ---------------------------------------------------------------------------------------------------

@@ -139,6 +139,26 @@ def test_probes_are_logged_as_often_as_asked(problem, tmp_path):
     ]
 
 
+def test_layers_are_logged_as_often_as_asked(problem, tmp_path):
+    fit(problem, progress=False, directory=tmp_path, num_epochs=1, tap_every=4)
+    taps = [record["taps"] for record in lines(tmp_path, "step")]
+    assert [set(layers) for layers in taps] == [{"dense"}, *[set()] * 3, {"dense"}, set()]
+    assert taps[0]["dense"]["num_activations"] == 8 * 3
+
+
+def test_without_taps_training_is_the_same(problem):
+    np.testing.assert_allclose(
+        fit(problem, progress=False, tap_every=None).train["loss"],
+        fit(problem, progress=False).train["loss"],
+        rtol=1e-5,
+    )
+
+
+def test_tap_every_is_a_whole_number(problem):
+    with pytest.raises(ValueError, match="tap_every must be a whole number of at least 1, got 0"):
+        fit(problem, tap_every=0)
+
+
 def test_loader_of_the_users_own_trains(problem):
     def batches(epoch):
         return [(problem.train.images[:5], problem.train.labels[:5])] * (epoch + 1)

@@ -1,0 +1,37 @@
+"""What the benchmark of overhead can measure, by the names of its flags; free of heavy imports."""
+
+from typing import NamedTuple
+
+NETWORKS = {
+    "plain": "four convolutions and two dense layers, 32x32x3, batch 128",
+    "residual": "six residual blocks with batch normalisation, 50x50x1, batch 64",
+    "resnet18": "ResNet-18, 64x64x3, batch 32",
+    "resnet50": "ResNet-50, 64x64x3, batch 32",
+}
+DEFAULT_NETWORKS = ("plain", "residual", "resnet18")
+
+
+class Title(NamedTuple):
+    """One way to train, in words."""
+
+    text: str
+    baseline: str = "bare"  # what its time is divided by
+    every: int = 1  # steps between two that are read
+
+
+CADENCE = 16  # steps between two that `cp.fit` taps, as long as nobody chooses another number
+METHODS = {
+    "bare": Title("the bare step, measured again"),
+    "parameters": Title("parameters: gradients, updates, zeros, every step"),
+    "forward": Title("taps forward, every step"),
+    "backward": Title("taps forward and backward, every step"),
+    "everything": Title("taps both ways, parameters and predictions, every step"),
+    "cadence": Title(f"the same with the taps every {CADENCE}th step", every=CADENCE),
+    "fit": Title("the step of `cp.fit` as it comes", every=CADENCE),
+    "capture": Title("Flax `capture_intermediates`, reduced on the device, every step"),
+    "callback": Title("`jax.debug.callback` with the same statistics, every step"),
+    "eager": Title("eager capture before each step"),
+    "torch": Title("PyTorch: the bare step, measured again", "torch"),
+    "torch_careful": Title("PyTorch hooks, careful, every step", "torch"),
+    "torch_usual": Title("PyTorch hooks as people write them, every step", "torch"),
+}
