@@ -1,6 +1,6 @@
 """One training step: loss, gradients, update and readings in one compiled program."""
 
-import contextlib
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -160,12 +160,16 @@ def _differentiate(
     loss_fn: Callable[[Params], Any], state: TrainState, tap_every: int | None
 ) -> tuple[Any, PyTree[Array], Readings | None]:
     """Value and gradients, and the readings of the layers where there are any."""
-    if tap_every is not None:
-        when = None if tap_every == 1 else state.step % tap_every == 0
-        # A model that cannot be read trains all the same; what is wrong with the loss itself is raised again below.
-        with contextlib.suppress(Exception):
-            return value_and_grad(loss_fn, has_aux=True, when=when)(state.params)
-    return *jax.value_and_grad(loss_fn, has_aux=True)(state.params), None
+    bare = jax.value_and_grad(loss_fn, has_aux=True)
+    if tap_every is None:
+        return *bare(state.params), None
+    when = None if tap_every == 1 else state.step % tap_every == 0
+    try:
+        return value_and_grad(loss_fn, has_aux=True, when=when)(state.params)
+    except Exception as error:  # a model that cannot be read trains all the same
+        read = bare(state.params)  # what is wrong with the loss itself is raised here
+        warnings.warn(f"the layers of the model are not read: {error!r:.200}", stacklevel=2)
+        return *read, None
 
 
 def _report(

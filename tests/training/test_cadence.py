@@ -44,7 +44,8 @@ def test_one_program_serves_both_on_a_cpu(problem):
     assert steps.tapped is steps.between
 
 
-def test_a_model_without_layers_trains(problem):
+def test_a_model_without_layers_trains_and_says_what_is_not_read(problem):
     constant = Model(problem.model.init, lambda p, s, x, *, key, train: (x[:, 0, :3, 0] + p["dense"]["bias"], s))
-    _, reports = train(problem._replace(model=constant), steps_of(problem._replace(model=constant), 2), 2, 2)
+    with pytest.warns(UserWarning, match="the layers of the model are not read: ValueError"):
+        _, reports = train(problem._replace(model=constant), steps_of(problem._replace(model=constant), 2), 2, 2)
     assert [report.taps for report in reports] == [None, None]
