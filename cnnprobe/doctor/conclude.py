@@ -7,12 +7,13 @@ from cnnprobe.doctor.bench import above_chance
 from cnnprobe.doctor.causes.noise import is_limited_by_noise
 from cnnprobe.doctor.causes.record import fact
 from cnnprobe.doctor.observation import Observation, error_text
-from cnnprobe.doctor.rank import ENOUGH, has_learnt, is_cut_short
+from cnnprobe.doctor.rank import BASELINE, ENOUGH, has_learnt, is_cut_short
 from cnnprobe.doctor.trial import Plan, control, scored_run
 from cnnprobe.types import Diagnosis, Evidence, Finding
 
 STOPPERS = ("the model's init", "the model's forward pass", "the user's loss", "the training step")
 FEW_UPDATES = 50  # below which even a healthy network still predicts one class
+BEHIND = 0.7  # of the baseline, above chance; of the healthy runs of the calibration that learnt, each reached .74
 WORSE = 1.5  # times the loss of a blind guess: a network that is surely wrong on what it gets wrong
 LONGER = 3  # times the user's own steps, to see whether more would help
 
@@ -65,7 +66,18 @@ def _without_fault(plan: Plan, seen: Observation) -> tuple[str, str]:
             f"{_steps(seen)}. About {share:.0%} of the training labels contradict their images, and it fits"
             f" {fitted:.0%} of them: better labels would help, a better network would not."
         )
+    if _is_behind(seen):
+        return "cannot-tell", (
+            f"{_steps(seen)}, where a linear rule on features of a fixed random network reaches"
+            f" {fact(seen, BASELINE):.0%}: something holds it back, but no known cause explains it."
+        )
     return "healthy", f"{_steps(seen)}. No fault was found."
+
+
+def _is_behind(seen: Observation) -> bool:
+    """Whether the network is far from what features need no training for."""
+    chance = 1 / seen.bench.num_classes
+    return fact(seen, "validation accuracy") - chance < BEHIND * (fact(seen, BASELINE) - chance)
 
 
 def _with_fault(first: Finding) -> str:
