@@ -94,8 +94,8 @@ def each_image_by_its_own_statistics(problem: Problem) -> Problem:
     return each_image_alone(use_batch_statistics(problem))
 
 
-def _with_relus(fn: Callable) -> Callable:
-    """`fn` with a ReLU behind each of its layers but the last; its first argument holds the parameters."""
+def _with_relus(fn: Callable, names: Sequence[str] | None = None) -> Callable:
+    """`fn` with a ReLU behind the layers `names`, or each but the last; its first argument holds the parameters."""
 
     @wraps(fn)
     def changed(*args: Any) -> Any:
@@ -103,7 +103,8 @@ def _with_relus(fn: Callable) -> Callable:
         call = trace_call(fn, args, {}, [0])
         layers = find_structure(call.program, call.origins).layers
         bend = Edit(lambda value, _read, _slot: (jax.nn.relu(value), None))
-        edits = {layer.output.value: bend for layer in layers[:-1]}
+        chosen = [layer for layer in layers[:-1] if names is None or layer.name in names]
+        edits = {layer.output.value: bend for layer in chosen}
         return call.rebuild(evaluate(call.program, call.inputs, edits, {}).outputs)
 
     return changed
@@ -112,6 +113,11 @@ def _with_relus(fn: Callable) -> Callable:
 def insert_relu(problem: Problem) -> Problem:
     """Puts a ReLU behind every layer but the last."""
     return operate(_with_relus)(problem)
+
+
+def insert_relu_behind(*names: str) -> Remedy:
+    """Puts a ReLU behind the layers of these names."""
+    return operate(partial(_with_relus, names=names))
 
 
 def use_leaky(name: str) -> Remedy:
