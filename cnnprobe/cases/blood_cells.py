@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int
 
-from cnnprobe.cases.parts import Fault, chosen_fault, cross_entropy, fitted, scale_pixels, unchanged
+from cnnprobe.cases.parts import Fault, centre_pixels, chosen_fault, cross_entropy, fitted, unchanged
 from cnnprobe.data.bundled import ImageSet
 from cnnprobe.data.named import blood_cell_set
 from cnnprobe.models.cases import blood_cell_cnn
@@ -21,6 +21,7 @@ from cnnprobe.types import Dataset, Outputs, Problem
 
 RATES_FOR_KEPT = (0.75, 0.95)  # what a share to keep becomes where a rate is meant, and worse
 CLIP = 1e-7
+STEP_SIZE = 3e-3  # of Adam: three times its default, for a tenth of the reported steps
 
 
 def _with_network(problem: Problem, width: int, **parts: Any) -> Problem:
@@ -136,13 +137,13 @@ def blood_cells(
         Problem(
             model=blood_cell_cnn(width=width, activation=jax.nn.leaky_relu, num_classes=len(data.class_names)),
             loss=cross_entropy,
-            optimizer=optax.adam(1e-3),
+            optimizer=optax.adam(STEP_SIZE),
             train=data.train,
             valid=data.valid,
             num_classes=len(data.class_names),
             batch_size=32,
-            num_epochs=15,
-            preprocess=scale_pixels,
+            num_epochs=12,
+            preprocess=centre_pixels,
             seed=seed,
         ),
         width,

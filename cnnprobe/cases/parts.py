@@ -34,6 +34,11 @@ def scale_pixels(images: Images) -> Float[np.ndarray, "..."]:
     return np.asarray(images, np.float32) / 255
 
 
+def centre_pixels(images: Images) -> Float[np.ndarray, "..."]:
+    """Bytes to the range -1 to 1."""
+    return np.asarray(images, np.float32) / 127.5 - 1
+
+
 def resized(images: Images, size: int) -> Shaped[np.ndarray, "n size size channels"]:
     """Bytes interpolated to squares of `size` pixels; as they are where they have that size."""
     images = np.asarray(images)

@@ -63,7 +63,7 @@ def resnet_digits(
     fault: str | None = None,
     image_size: int = 28,
     width: int = 4,
-    num_images: int = 800,
+    num_images: int = 1500,
     data: ImageSet | None = None,
     seed: int = 0,
 ) -> Problem:
@@ -93,7 +93,7 @@ def resnet_digits(
             train=data.train,
             valid=data.valid,
             num_classes=len(data.class_names),
-            batch_size=32,
+            batch_size=64,
             num_epochs=10,
             preprocess=scale_pixels,
             seed=seed,

@@ -63,7 +63,7 @@ def sixteen_classes(
     flat: bool = True,
     image_size: int = 32,
     width: int = 8,
-    num_images: int = 320,
+    num_images: int = 240,
     data: ImageSet | None = None,
     seed: int = 0,
 ) -> Problem:
@@ -97,7 +97,7 @@ def sixteen_classes(
         valid=data.valid,
         num_classes=len(data.class_names),
         batch_size=4,
-        num_epochs=20,
+        num_epochs=12,
         preprocess=scale_pixels,
         seed=seed,
     )

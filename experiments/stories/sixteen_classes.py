@@ -151,7 +151,7 @@ def _baselines(made: Reproduction, own: Scores, simple: Mapping[str, float]) -> 
     caption = f"Accuracy on images that were not trained on; the network with its spread over {NUM_FOLDS} folds."
     return Section(
         "Beside five rules without a network",
-        (f"A blind guess is right for {chance_of(made.problem):.2%}.",),
+        (f"A blind guess is right for {100 * chance_of(made.problem):.2f} %.",),
         Grid(("rule", "accuracy"), rows),
         (Picture("sixteen_classes-baselines", bars_figure(bars, unit="accuracy in %", own=(OWN,)), caption),),
     )
@@ -203,7 +203,7 @@ def _verdict(problem: Problem, own: Scores, simple: Mapping[str, float], expecte
     shortage = "Too little data" if is_short else "Not a matter of the number of images alone"
     return (
         f"{shortage}: {_with_spread(own.valid)} % where a blind guess has"
-        f" {chance_of(problem):.2%} is learning, {standing} the best rule without a network ({best},"
-        f" {percent_text(simple[best])}), but the training images are {100 * gap:.0f} points better;"
+        f" {100 * chance_of(problem):.2f} % is learning, {standing} the best rule without a network ({best},"
+        f" {percent_text(simple[best])}); the training images are {100 * gap:.0f} points better;"
         f" twice the images should bring {_with_spread(expected)} %."
     )

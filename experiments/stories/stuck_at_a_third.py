@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from cnnprobe.cases.stuck_at_a_third import SUMMARIES, network, stuck_at_a_third
 from cnnprobe.data.folders import image_folder
+from cnnprobe.data.sampling import num_examples
 from cnnprobe.models import plain
 from cnnprobe.reporting.formats import percent_text
 from cnnprobe.reporting.page import Grid, Picture, Section
@@ -23,6 +24,7 @@ from cnnprobe.tracing.nodes import ModelGraph
 from cnnprobe.tracing.readings import layer_stats
 from cnnprobe.tracing.taps import value_and_grad
 from cnnprobe.training.evaluate import evaluate
+from cnnprobe.training.folds import fold_splits, train_folds
 from cnnprobe.training.pipeline import prepare
 from cnnprobe.training.step import init_state
 from cnnprobe.types import Batch, Dataset, Images, Model, Params, Problem, State
@@ -49,6 +51,8 @@ REPORTED_SIZE = 256
 NUM_PROBED = 64  # images that the layers are read on
 NUM_FILES = 30  # images that are written as files and read again
 COLLAPSED = 0.9  # share of one class among the answers to validation images, from which a run has collapsed
+NUM_SEEDS = 4  # runs of each network with other weights and other images
+BARELY = 1.2  # times the accuracy of a guess: a run that stays below it on its own training images has collapsed
 
 
 class Read(NamedTuple):
@@ -67,17 +71,19 @@ def tell(made: Reproduction) -> Story:
     for other in SUMMARIES.keys() - {own}:
         recordings[other] = record(stuck_at_a_third(**{**made.choices, "summary": other}))
     reads = {name: _read(made, name, recordings[name]) for name in SUMMARIES}
+    stuck = {name: _num_stuck(made, name) for name in SUMMARIES}
     graphs = {name: graph_of(network(name), size=REPORTED_SIZE) for name in SUMMARIES}
     sections = (
         _difference(graphs),
         _spellings(),
-        *_runs(made, reads),
+        *_runs(made, reads, stuck),
         _folders(made.problem),
         run_section(made),
         diagnosis_section(made),
     )
     numbers = {f"top share of {name}": read.top_share for name, read in reads.items()}
     numbers |= {f"validation accuracy of {name}": reached(read.recording.history) for name, read in reads.items()}
+    numbers |= {f"stuck seeds of {name}": num for name, num in stuck.items()}
     numbers |= {f"parameters of {name}": graph.num_params for name, graph in graphs.items()}
     return Story(TITLE, QUESTION, f"{_verdict(reads)} {answer(made)}", sections, shared_numbers(made) | numbers)
 
@@ -198,7 +204,7 @@ def read_layers(problem: Problem, params: Params, state: State, batch: Batch) ->
     return {name: Flow(layer.gradient_rms, layer.dead_share) for name, layer in stats.items()}
 
 
-def _runs(made: Reproduction, reads: Mapping[str, Read]) -> tuple[Section, ...]:
+def _runs(made: Reproduction, reads: Mapping[str, Read], stuck: Mapping[str, int]) -> tuple[Section, ...]:
     """The two runs: curves, answers, and what flows through their layers."""
     names = tuple(map(str, range(made.problem.num_classes or 3)))
     curves = histories_figure(
@@ -207,7 +213,7 @@ def _runs(made: Reproduction, reads: Mapping[str, Read]) -> tuple[Section, ...]:
     answers: dict[str, Answers] = {name: read.recording.answers for name, read in reads.items()}
     trained = Section(
         "Both trained with the same step size",
-        (f"Adam with a step of {_step_size(made):g}, from the same seed, on the same images.",),
+        (_edge(made, stuck),),
         pictures=(
             Picture("stuck_at_a_third-both", curves, "A and B: accuracy by epoch."),
             Picture(
@@ -241,6 +247,24 @@ def _runs(made: Reproduction, reads: Mapping[str, Read]) -> tuple[Section, ...]:
         pictures=(Picture("stuck_at_a_third-flow", figure, "Layer by layer after training, first layer on top."),),
     )
     return trained, why
+
+
+def _num_stuck(made: Reproduction, name: str) -> int:
+    """How many of some runs with other weights and other images stay at a blind guess."""
+    problem = stuck_at_a_third(**{**made.choices, "summary": name})
+    splits = fold_splits(num_examples(problem.train), num_folds=NUM_SEEDS)
+    steps = max(problem.num_epochs * splits.train.shape[1] // problem.batch_size, 1)
+    scores = train_folds(problem, splits, num_steps=steps)
+    return int(np.sum(scores.train < BARELY * chance_of(problem)))
+
+
+def _edge(made: Reproduction, stuck: Mapping[str, int]) -> str:
+    """How the runs were made, and how much of the difference is chance."""
+    counts = " and ".join(f"{num} of {name}" for name, num in stuck.items())
+    return (
+        f"Adam with a step of {_step_size(made):g}, from the same seed, on the same images. At this step size both"
+        f" stand near the edge: of {NUM_SEEDS} other draws of weights and images {counts} stay at a blind guess."
+    )
 
 
 def _step_size(made: Reproduction) -> float:

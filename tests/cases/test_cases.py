@@ -80,7 +80,7 @@ OWN = ImageSet(
         (cp.cases.checklist, (28, 28, 1)),
         (cp.cases.resnet_digits, (28, 28, 1)),
         (cp.cases.sixteen_classes, (32, 32, 3)),
-        (cp.cases.stuck_at_a_third, (64, 64, 3)),
+        (cp.cases.stuck_at_a_third, (56, 56, 3)),
     ],
 )
 def test_images_of_ones_own_are_brought_to_the_cases_shape(build, shape):
