@@ -75,7 +75,7 @@ def run(*, directory: str, docs: str | None = None, case_ids: Sequence[str] = tu
     for case in case_ids:
         for choices in RUNS[case]:
             folder = Path(directory) / case / slug(choices)
-            if not (folder / "case.json").exists():
+            if not _is_made(folder):
                 print(f"\n=== {case}: {slug(choices)}", flush=True)
                 reproduce_case.run(case=case, report_dir=str(folder), **choices)
     with cli.bad_input():
@@ -105,9 +105,16 @@ def _chapter(directory: Path, case: str) -> Iterator[str]:
     from cnnprobe.reporting.page import Grid, grid_markdown
 
     folders = {slug(choices): directory / case / slug(choices) for choices in RUNS[case]}
-    made = {name: json.loads((folder / "case.json").read_text()) for name, folder in folders.items() if folder.exists()}
+    made = {
+        name: json.loads((folder / "case.json").read_text()) for name, folder in folders.items() if _is_made(folder)
+    }
     yield (next(iter(folders.values())) / "case.md").read_text()
     yield f"### All runs of this case\n\n{grid_markdown(Grid(HEADER, tuple(_row(*each) for each in made.items())))}\n"
+
+
+def _is_made(folder: Path) -> bool:
+    """Whether a run was told to its end."""
+    return (folder / "case.json").exists()
 
 
 def _row(name: str, content: Mapping[str, Any]) -> tuple[str, ...]:

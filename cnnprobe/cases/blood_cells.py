@@ -80,7 +80,9 @@ def _sorted_batches(problem: Problem, width: int) -> Problem:
 def _raw_pixels(problem: Problem, width: int) -> Problem:
     """Hypothesis 6: images never scaled, with the plain gradient descent that suffers from it."""
     del width
-    return problem._replace(preprocess=lambda images: np.asarray(images, np.float32), optimizer=optax.sgd(0.01))
+    return problem._replace(
+        preprocess=lambda images: np.asarray(images, np.float32), optimizer=optax.sgd(0.03, momentum=0.9)
+    )
 
 
 def _mispaired(problem: Problem, width: int) -> Problem:

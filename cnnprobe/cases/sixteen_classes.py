@@ -82,11 +82,8 @@ def sixteen_classes(
     """
     num_valid = max(num_images // 3, NUM_CLASSES)
     if data is None:
-        parts = (
-            images_of(num, size=image_size, seed=seed, valid=valid)
-            for num, valid in ((num_images, False), (num_valid, True))
-        )
-        data = ImageSet(*parts, CLASS_NAMES)
+        train = images_of(num_images, size=image_size, seed=seed, valid=False)
+        data = ImageSet(train, images_of(num_valid, size=image_size, seed=seed, valid=True), CLASS_NAMES)
     else:
         data = fitted(data, size=image_size, channels=3, num_train=num_images, num_valid=num_valid)
     return Problem(

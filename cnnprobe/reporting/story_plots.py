@@ -122,7 +122,8 @@ def bars_figure(bars: Mapping[str, tuple[float, float]], *, unit: str, own: Sequ
 
 def flow_figure(networks: Mapping[str, Mapping[str, Flow]]) -> "Figure":
     """Gradients and dead units by depth, first layer on top, for two networks; x: no gradient at all."""
-    layers = list(max(networks.values(), key=len))
+    deepest: Mapping[str, Flow] = max(networks.values(), key=len)
+    layers = list(deepest)
     figure, _ = new_figure(1.1 + 0.4 * len(layers), rows=2)
     everything = [flow.gradient_rms for network in networks.values() for flow in network.values()]
     positive = [value for value in everything if np.isfinite(value) and value > 0] or [1.0]

@@ -117,8 +117,9 @@ def answer(made: Reproduction) -> str:
     if first:
         named = capitalised(first[0].title)
     elif warned:
-        gained = "the trial could not be run" if warned[0].trial is None else "mending it gains nothing in its trial"
-        named = f"{capitalised(warned[0].title)}, as a warning alone, since {gained}"
+        trial = warned[0].trial
+        gained = "was not run" if trial is None else f"gained {gain_text(trial)}"
+        named = f"{capitalised(warned[0].title)}, as a warning alone: the trial of its remedy {gained}"
     else:
         named = capitalised(made.diagnosis.verdict)
     return f"{named}: {outcome(made)}."

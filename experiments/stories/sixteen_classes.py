@@ -12,7 +12,6 @@ from cnnprobe.data.augment import compose, random_flip, random_shift, random_zoo
 from cnnprobe.data.sampling import num_examples
 from cnnprobe.doctor.bands import healthy_band
 from cnnprobe.doctor.baselines import baselines
-from cnnprobe.doctor.causes.generalisation import WORTH_IT
 from cnnprobe.models.cases import sixteen_cnn
 from cnnprobe.probes.scaling import expected_accuracy
 from cnnprobe.reporting.formats import percent_text
@@ -57,7 +56,7 @@ def tell(made: Reproduction, *, num_epochs: int | None = None) -> Story:
     expected = expected_accuracy(sizes, accuracy)
     simple = {name: score.accuracy for name, score in baselines(made.problem).items()}
     verdict = _verdict(made.problem, runs[OWN], simple, expected)
-    sections = (
+    told = (
         shape,
         _baselines(made, runs[OWN], simple),
         _effects(runs),
@@ -67,7 +66,7 @@ def tell(made: Reproduction, *, num_epochs: int | None = None) -> Story:
     )
     numbers = {"baselines": simple, "expected accuracy at twice the images": float(expected.mean())}
     numbers |= {"accuracy": {name: float(scores.valid.mean()) for name, scores in runs.items()}}
-    return Story(TITLE, QUESTION, verdict, sections, shared_numbers(made) | numbers)
+    return Story(TITLE, QUESTION, verdict, told, shared_numbers(made) | numbers)
 
 
 def _shape() -> tuple[Section, str]:
@@ -197,13 +196,16 @@ def _scaling(
 def _verdict(problem: Problem, own: Scores, simple: Mapping[str, float], expected: Float[np.ndarray, " runs"]) -> str:
     """The honest answer."""
     best = max(simple, key=lambda name: simple[name])
-    gap, gain = float((own.train - own.valid).mean()), float((expected - own.valid).mean())
-    is_short = gap > (healthy_band("generalisation gap")[1] or 0.0) and gain >= WORTH_IT
-    standing = "above" if own.valid.mean() > simple[best] else "not above"
-    shortage = "Too little data" if is_short else "Not a matter of the number of images alone"
-    return (
-        f"{shortage}: {_with_spread(own.valid)} % where a blind guess has"
-        f" {100 * chance_of(problem):.2f} % is learning, {standing} the best rule without a network ({best},"
-        f" {percent_text(simple[best])}); the training images are {100 * gap:.0f} points better;"
-        f" twice the images should bring {_with_spread(expected)} %."
-    )
+    gap = float((own.train - own.valid).mean())
+    is_short = gap > (healthy_band("generalisation gap")[1] or 0.0)
+    standing = "above" if own.valid.mean() > simple[best] else "below"
+    words = [
+        "Too little data for this network" if is_short else "Not too little data",
+        f": {_with_spread(own.valid)} % where a blind guess has {100 * chance_of(problem):.2f} % is learning, but the"
+        f" training images are {100 * gap:.0f} points better. Twice the images should bring {_with_spread(expected)} %."
+        f" It stands {standing} the best rule without a network ({best}, {percent_text(simple[best])})",
+        ": features that are not learnt from these images are worth more than twice as many of them."
+        if simple[best] > float(expected.mean())
+        else ".",
+    ]
+    return "".join(words)

@@ -85,20 +85,21 @@ def tell(made: Reproduction) -> Story:
     numbers |= {f"validation accuracy of {name}": reached(read.recording.history) for name, read in reads.items()}
     numbers |= {f"stuck seeds of {name}": num for name, num in stuck.items()}
     numbers |= {f"parameters of {name}": graph.num_params for name, graph in graphs.items()}
-    return Story(TITLE, QUESTION, f"{_verdict(reads)} {answer(made)}", sections, shared_numbers(made) | numbers)
+    return Story(TITLE, QUESTION, f"{_verdict(reads, stuck)} {answer(made)}", sections, shared_numbers(made) | numbers)
 
 
-def _verdict(reads: Mapping[str, Read]) -> str:
-    """Which of the two collapses, and the reading that says why."""
+def _verdict(reads: Mapping[str, Read], stuck: Mapping[str, int]) -> str:
+    """Which of the two collapses, and how much of that is chance."""
     words = [
         f"{name} {'collapses to one class' if read.top_share > COLLAPSED else 'does not collapse'}"
         f" ({percent_text(read.top_share)} of the validation images get one class,"
         f" {percent_text(reached(read.recording.history))} the right one)"
         for name, read in reads.items()
     ]
+    draws = " and ".join(f"{num} of {name}" for name, num in stuck.items())
     return (
         "The spelling of the activation changes nothing; a block of convolutions and a dense layer were lost."
-        f" {'; '.join(words)}."
+        f" {'; '.join(words)}. Of {NUM_SEEDS} other draws of weights and images {draws} stay at a blind guess."
     )
 
 
@@ -129,14 +130,14 @@ def _difference(graphs: Mapping[str, ModelGraph]) -> Section:
     return Section("What really differs", text, code=f"{comparison}\n\n{code}")
 
 
-def spelled_as_layer(params: Mapping[str, Any], images: Images) -> Array:
+def spelled_as_layer(params: Mapping[str, Any], images: Array) -> Array:
     """A convolution, and then a ReLU as a step of its own."""
     x = plain.conv(params["conv"], images)
     x = jax.nn.relu(x)
     return plain.dense(params["head"], plain.flatten(x))
 
 
-def spelled_as_argument(params: Mapping[str, Any], images: Images) -> Array:
+def spelled_as_argument(params: Mapping[str, Any], images: Array) -> Array:
     """The same with the activation as an argument of the layer."""
 
     def conv(params: plain.Layer, x: Array, activation: Any) -> Array:
@@ -200,7 +201,7 @@ def read_layers(problem: Problem, params: Params, state: State, batch: Batch) ->
         outputs, _ = problem.model.apply(params, state, jnp.asarray(batch.images), key=jax.random.key(0), train=False)
         return problem.loss(outputs, batch.labels)
 
-    stats = layer_stats(value_and_grad(loss_fn)(params)[2])
+    stats = layer_stats(jax.jit(lambda params: value_and_grad(loss_fn)(params)[2])(params))
     return {name: Flow(layer.gradient_rms, layer.dead_share) for name, layer in stats.items()}
 
 
