@@ -32,8 +32,8 @@ RUNS: Mapping[str, Sequence[Choices]] = {  # the first of each case is the one w
     "stuck_at_a_third": [{}, {"summary": "B"}],
     "checklist": [{"fault": "softmax_twice"}, {}],
     "resnet_digits": [
-        {"fault": "unscaled"},
         {"fault": "late_statistics"},
+        {"fault": "unscaled"},
         {"fault": "impatient"},
         {"fault": "long_steps"},
         {},
