@@ -24,7 +24,7 @@ QUESTION = (
     " Its own snippet holds a trap: the model ends in a softmax, which is right with a loss on probabilities alone."
 )
 CAUSES: Mapping[str, str] = {"softmax_twice": "softmax-applied-twice"}
-BUDGET_SECONDS = 115.0
+BUDGET_SECONDS = 100.0
 
 
 def tell(made: Reproduction, *, budget_seconds: float = BUDGET_SECONDS) -> Story:
