@@ -7,10 +7,11 @@ REPORT_DIR ?= report
 WORKERS ?= 2
 NEWEST_PYTHON ?= $(firstword $(foreach name,3.14 3.13 3.12,$(shell python$(name) -c "import sys; print(sys.executable)" 2>/dev/null)))
 
-.PHONY: help demo test test-fast test-newest lint types format docs dist lock clean
+.PHONY: help demo cases test test-fast test-newest lint types format docs dist lock clean
 
 help:
 	@echo "make demo       diagnose two sick CNNs and a healthy one on bundled real images"
+	@echo "make cases      reproduce the five reference cases, fault by fault: a page for each run, and a gallery"
 	@echo "make test       run every test          make test-fast   leave out the slow ones"
 	@echo "make test-newest  run every test on the newest jax, if there is a Python 3.12 or newer"
 	@echo "make lint       check style             make types       check types"
@@ -33,6 +34,9 @@ $(VENV)/.docs: $(VENV)/.user
 
 demo: $(VENV)/.user
 	$(BIN)/python -m experiments.demo --report_dir=$(REPORT_DIR)
+
+cases: $(VENV)/.user
+	$(BIN)/python -m experiments.gallery --directory=$(REPORT_DIR)/cases $(if $(DOCS),--docs=$(DOCS))
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal

@@ -8,6 +8,7 @@ from jaxtyping import Int
 from cnnprobe.data.files import npz_dataset
 from cnnprobe.data.folders import image_folder
 from cnnprobe.data.named import load
+from cnnprobe.data.prepared import prepared_set
 from cnnprobe.data.sampling import split, to_dataset
 from cnnprobe.probes.labels import class_ids
 from cnnprobe.types import Dataset, Labels
@@ -60,3 +61,14 @@ def _checked_ids(path: str, labels: Labels) -> Int[np.ndarray, " n"]:
     if ids is None or np.min(ids, initial=0) < 0:
         raise ValueError(f"{path} must hold labels that are whole numbers from 0 on, or one-hot, got {labels[:5]}.")
     return np.asarray(ids)
+
+
+def named_images(name: str, *, num_images: int | None = None, size: int = 64, seed: int = 0) -> ImageSet:
+    """A set that comes with the package, or one that tensorflow-datasets has prepared, brought to `size` pixels.
+
+    Raises:
+      ValueError: there is neither; the message lists what there is and says how to prepare it.
+    """
+    if name in _OPTIONS:
+        return built_in_images(name, num_images=num_images, seed=seed)
+    return prepared_set(name, size=size, num_train=num_images, seed=seed)

@@ -5,11 +5,15 @@ from typing import Any
 
 from absl import flags
 
-DATASETS = ("fashion_mnist", "textures", "blood_cells")
 MODELS = ("small_cnn", "baseline_cnn", "residual_cnn")
 OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
 
-_DATASET = flags.DEFINE_enum("dataset", "fashion_mnist", DATASETS, "Built-in images; blood_cells are rendered.")
+_DATASET = flags.DEFINE_string(
+    "dataset",
+    "fashion_mnist",
+    "Built-in images: fashion_mnist, textures or blood_cells, which are rendered; or a data set that"
+    " tensorflow-datasets has prepared.",
+)
 _IMAGES = flags.DEFINE_string("images", None, "A folder of your own images: ROOT/class/*.png.")
 _NPZ = flags.DEFINE_string("npz", None, "Your own npz file: `images` and `labels`, or `x_train` and `y_train`.")
 _PROBLEM = flags.DEFINE_string(
@@ -21,9 +25,11 @@ _LEARNING_RATE = flags.DEFINE_float("learning_rate", 1e-3, "Step size.", lower_b
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
 _NUM_EPOCHS = flags.DEFINE_integer("num_epochs", 5, "Passes over the training images.", lower_bound=1)
 _NUM_IMAGES = flags.DEFINE_integer(
-    "num_images", None, "Training images of a built-in set; all if unset.", lower_bound=1
+    "num_images", None, "Training images of a built-in or prepared set; all if unset.", lower_bound=1
 )
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 64, "Side of the images of a folder, in pixels.", lower_bound=8)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", 64, "Side of the images of a folder or a prepared set, in pixels.", lower_bound=8
+)
 _FAULT = flags.DEFINE_string("fault", None, "A fault to plant in the problem; an unknown name lists them all.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the initial weights and the order of the images.")
 

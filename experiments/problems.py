@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from cnnprobe.models.networks import baseline_cnn, residual_cnn, small_cnn
 from cnnprobe.types import Images, Labels, Model, Problem
 from experiments.faults import plant
-from experiments.images import ImageSet, built_in_images, folder_images, npz_images
+from experiments.images import ImageSet, folder_images, named_images, npz_images
 
 MODELS: dict[str, Callable[[int], Model]] = {
     "small_cnn": small_cnn,
@@ -67,8 +67,10 @@ def build_problem(
         return plant(call_problem(problem), fault), ()
     if images is not None:
         data: ImageSet = folder_images(images, size=image_size, seed=seed)
+    elif npz is not None:
+        data = npz_images(npz, seed=seed)
     else:
-        data = built_in_images(dataset, num_images=num_images, seed=seed) if npz is None else npz_images(npz, seed=seed)
+        data = named_images(dataset, num_images=num_images, size=image_size, seed=seed)
     train, valid, class_names = data
     built = Problem(
         model=MODELS[model](len(class_names)),

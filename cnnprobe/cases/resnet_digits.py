@@ -10,10 +10,10 @@ from types import MappingProxyType
 import numpy as np
 import optax
 
-from cnnprobe.cases.parts import Fault, chosen_fault, log_likelihood_loss, resized, scale_pixels, unchanged
-from cnnprobe.data.bundled import fashion_mnist
+from cnnprobe.cases.parts import Fault, chosen_fault, fitted, log_likelihood_loss, scale_pixels, unchanged
+from cnnprobe.data.bundled import ImageSet, fashion_mnist
 from cnnprobe.models.cases import digit_resnet
-from cnnprobe.types import Dataset, Images, Problem
+from cnnprobe.types import Images, Problem
 
 SLOW_MOMENTUM = 0.999  # running statistics that a short training never reaches
 PATIENT_EPOCHS = 1  # what a patience of two leaves of a run that oscillates
@@ -32,7 +32,8 @@ def _unscaled(problem: Problem, width: int) -> Problem:
 
 def _late_statistics(problem: Problem, width: int) -> Problem:
     """Running statistics with a momentum that needs thousands of steps."""
-    return problem._replace(model=digit_resnet(width=width, momentum=SLOW_MOMENTUM))
+    assert problem.num_classes is not None
+    return problem._replace(model=digit_resnet(width=width, momentum=SLOW_MOMENTUM, num_classes=problem.num_classes))
 
 
 def _impatient(problem: Problem, width: int) -> Problem:
@@ -58,7 +59,13 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
 
 
 def resnet_digits(
-    *, fault: str | None = None, image_size: int = 28, width: int = 4, num_images: int = 800, seed: int = 0
+    *,
+    fault: str | None = None,
+    image_size: int = 28,
+    width: int = 4,
+    num_images: int = 1500,
+    data: ImageSet | None = None,
+    seed: int = 0,
 ) -> Problem:
     """Ten classes of 50x50x1 at full size, and the reported residual network.
 
@@ -67,23 +74,26 @@ def resnet_digits(
       image_size: side of the images, 50 in the report.
       width: channels of the first stage, 32 in the report.
       num_images: for training, 8000 in the report; a quarter as many more to validate.
+      data: images to use in the place of the clothes; they are made gray and brought to size.
       seed: of the training.
 
     Raises:
       ValueError: an argument is out of its range, or there is no such fault; the message lists them.
     """
     plant = chosen_fault(fault, FAULTS, unchanged)
-    data = fashion_mnist(num_train=num_images, num_valid=max(num_images // 4, 1), raw=True)
-    train, valid = (Dataset(resized(part.images, image_size), part.labels) for part in data[:2])
+    num_valid = max(num_images // 4, 1)
+    if data is None:
+        data = fashion_mnist(num_train=num_images, num_valid=num_valid, raw=True)
+    data = fitted(data, size=image_size, channels=1, num_train=num_images, num_valid=num_valid)
     return plant(
         Problem(
-            model=digit_resnet(width=width, momentum=0.9),
+            model=digit_resnet(width=width, momentum=0.9, num_classes=len(data.class_names)),
             loss=log_likelihood_loss,
             optimizer=optax.adam(1e-3),
-            train=train,
-            valid=valid,
-            num_classes=10,
-            batch_size=32,
+            train=data.train,
+            valid=data.valid,
+            num_classes=len(data.class_names),
+            batch_size=64,
             num_epochs=10,
             preprocess=scale_pixels,
             seed=seed,

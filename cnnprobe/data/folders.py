@@ -72,7 +72,7 @@ def image_folder(
         range.
       ImportError: pillow is not installed.
     """
-    _require_pillow()
+    require_pillow()
     folder = _checked_folder(root)
     parts = _part_folders(folder)
     class_names = _class_names(folder, parts)
@@ -141,7 +141,7 @@ def _labelled_files(part: Path, class_names: Sequence[str]) -> list[_Labelled]:
 # --- reading them ------------------------------------------------------------------------------------------------
 
 
-def _require_pillow() -> None:
+def require_pillow() -> None:
     """Raises an `ImportError` that says what to install."""
     try:
         import PIL  # noqa: F401
@@ -188,12 +188,12 @@ def _read(path: Path, shape: tuple[int, int, int] | None = None) -> UInt8[np.nda
         with Image.open(path) as image:
             if image.width * image.height > _MAX_PIXELS:
                 return f"{image.width} x {image.height} pixels are more than {_MAX_PIXELS}"
-            return _pixels(image, shape)
+            return fit_pixels(image, shape)
     except Exception as error:  # a broken file makes pillow raise nearly anything, and must not end the reading
         return f"{type(error).__name__}: {error}"
 
 
-def _pixels(image: Any, shape: tuple[int, int, int] | None) -> UInt8[np.ndarray, "height width channels"]:
+def fit_pixels(image: Any, shape: tuple[int, int, int] | None) -> UInt8[np.ndarray, "height width channels"]:
     """An opened image upright, gray or in colour, and resized."""
     from PIL import Image, ImageOps
 

@@ -10,10 +10,12 @@ import numpy as np
 import optax
 
 from cnnprobe.data.augment import Augment, compose, random_flip, random_rotation, random_zoom
+from cnnprobe.data.sampling import num_examples
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import (
     balance_classes,
     cross_entropy,
+    keep_examples,
     log_of,
     map_outputs,
     operate,
@@ -87,6 +89,21 @@ def _reference(build: Callable[[int], Model]) -> Build:
     return of
 
 
+def _half(seen: Observation) -> Remedy:
+    """Every second training image, at random."""
+    problem = seen.bench.problem
+    num = num_examples(problem.train)
+    half = keep_examples(np.random.default_rng(problem.seed).permutation(num)[: max(num // 2, 1)])
+
+    def remedy(problem: Problem) -> Problem:
+        """The problem with this one thing changed; a loader's batches are drawn as they are."""
+        if problem.batches is not None:
+            raise ValueError("problem.train is not what trains where batches is a loader of the user's own.")
+        return half(problem)
+
+    return remedy
+
+
 def _loss(seen: Observation) -> Remedy:
     """Cross-entropy on what the outputs are."""
     if seen.names.get("outputs") != "probabilities":
@@ -98,6 +115,7 @@ SMALL = _reference(small_cnn)
 
 CHANGES: tuple[Change, ...] = (
     Change("Balance the classes?", _always(balance_classes)),
+    Change("Half of the images?", _half),
     Change("Shuffle every epoch?", _always(shuffle_batches)),
     Change("Augment by flips?", _augmented(random_flip())),
     Change("Augment by rotations of a tenth of a turn?", _augmented(random_rotation(DEGREES))),

@@ -27,6 +27,11 @@ FACTS: tuple[tuple[str, str, str], ...] = (  # question, the reading that answer
     ("Are the classes balanced?", "label majority share", "the largest class holds {:.1%} of the labels"),
     ("Are the batches mixed?", "batch label entropy ratio", "they hold {:.0%} of the label entropy of random draws"),
     (
+        "Are images mislabelled?",
+        "contradicted label share",
+        "where images leave least doubt, {:.1%} of the labels differ from those of images that look alike",
+    ),
+    (
         "Is there a leak between the splits?",
         "validation overlap share",
         "{:.1%} of the validation images occur in training",

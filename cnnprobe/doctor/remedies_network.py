@@ -96,6 +96,11 @@ def insert_relu(problem: Problem) -> Problem:
     return operate(partial(insert_activation, new=jax.nn.relu))(problem)
 
 
+def insert_relu_behind(*names: str) -> Remedy:
+    """Puts a ReLU behind the layers of these names."""
+    return operate(partial(insert_activation, new=jax.nn.relu, names=names))
+
+
 def use_leaky(name: str) -> Remedy:
     """Puts a leaky ReLU of slope .01 in the place of the activation of that name, behind every layer."""
     return operate(partial(replace_activation, name=name, new=jax.nn.leaky_relu))

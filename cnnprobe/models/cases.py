@@ -22,6 +22,7 @@ def blood_cell_cnn(
     width: int = 64,
     dropout_rates: tuple[float, float] = (0.25, 0.5),
     activation: Callable[[Array], Array] | None = None,
+    num_classes: int = 4,
 ) -> Model:
     """Three convolutions (80, 64 and 64 channels at full width) and two dense layers: logits of four cell types.
 
@@ -29,6 +30,7 @@ def blood_cell_cnn(
       width: channels of the second and third convolution; the first has a quarter more.
       dropout_rates: fraction of values dropped from the last map and from the dense layer.
       activation: between the two dense layers; None: nothing, as it was reported.
+      num_classes: scores of each image.
     """
     check_integer("width", width, 1)
     between = [] if activation is None else [function(activation)]
@@ -37,7 +39,7 @@ def blood_cell_cnn(
             conv("conv1", width * 5 // 4), LEAKY,
             conv("conv2", width), LEAKY, function(max_pool),
             conv("conv3", width), LEAKY, dropout(dropout_rates[0]), FLATTEN,
-            dense("dense1", 2 * width), *between, dropout(dropout_rates[1]), dense("head", 4),
+            dense("dense1", 2 * width), *between, dropout(dropout_rates[1]), dense("head", num_classes),
         ]
     )  # fmt: skip
 
@@ -102,15 +104,15 @@ def sixteen_cnn(*, width: int = 16, flat: bool = False, num_classes: int = 16) -
 
     Args:
       width: channels of the first convolution; the others have 2, 4 and 8 times as many.
-      flat: puts the missing flatten, after a mean over places, before the dense layer.
+      flat: puts the missing flatten before the dense layer.
       num_classes: probabilities of each place, or of each image where `flat`.
     """
     check_integer("width", width, 1)
     steps = [conv("conv1", width, stride=2), RELU]
     for index, factor in enumerate((2, 4, 8), 2):
         steps += [conv(f"conv{index}", width * factor, padding="VALID"), RELU]
-    pooled = [function(_mean_over_places)] if flat else []
-    return chain([*steps, *pooled, dense("head", num_classes), function(jax.nn.softmax)])
+    flattened = [FLATTEN] if flat else []
+    return chain([*steps, *flattened, dense("head", num_classes), function(jax.nn.softmax)])
 
 
 def _pad(x: Array, *, by: int) -> Array:
@@ -120,12 +122,7 @@ def _pad(x: Array, *, by: int) -> Array:
 
 def _average_pool_same(x: Array) -> Array:
     """Means of 2x2 windows; where the map ends in the middle of one, of what there is."""
-    ones = jax.numpy.ones_like(x)
-    window, strides = (1, 2, 2, 1), (1, 2, 2, 1)
-    total, count = (jax.lax.reduce_window(y, 0.0, jax.lax.add, window, strides, "SAME") for y in (x, ones))
+    ones = jax.numpy.ones((1, *x.shape[1:3], 1), x.dtype)  # XLA would fold ones of the whole batch for seconds
+    window = (1, 2, 2, 1)
+    total, count = (jax.lax.reduce_window(y, 0.0, jax.lax.add, window, window, "SAME") for y in (x, ones))
     return total / count
-
-
-def _mean_over_places(x: Array) -> Array:
-    """Global average pooling."""
-    return x.mean(axis=(1, 2))

@@ -44,7 +44,7 @@ def render_html(diagnosis: Diagnosis) -> str:
     Raises:
       ImportError: jinja2 or matplotlib is missing; the message says what to install.
     """
-    template = _environment().get_template("report.html")
+    template = make_environment().get_template("report.html")
     return template.render(
         diagnosis=diagnosis,
         cards=[_card(finding, index) for index, finding in enumerate(diagnosis.findings)],
@@ -65,7 +65,7 @@ def is_sick(layer: LayerRow) -> bool:
     return layer.dead_share >= DEAD_SHARE or is_cut or not math.isfinite(layer.activation_gradient_rms)
 
 
-def _environment() -> "Environment":
+def make_environment() -> "Environment":
     """Jinja with escaping on and the words of `formats` as filters."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined

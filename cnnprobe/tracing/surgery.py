@@ -133,16 +133,32 @@ def replace_activation(fn: Callable, name: str, new: Callable[[Array], Array], *
     return edit_layers(fn, edits, params_argnum)
 
 
-def insert_activation(fn: Callable, new: Callable[[Array], Array], *, params_argnum: int = 0) -> Callable:
-    """`fn` with the activation `new` behind each of its layers but the last, behind its bias or shift."""
+def insert_activation(
+    fn: Callable, new: Callable[[Array], Array], names: Sequence[str] | None = None, *, params_argnum: int = 0
+) -> Callable:
+    """`fn` with the activation `new` behind the layers `names`, behind their bias or shift.
+
+    Without `names`, behind every layer but the last.
+
+    Raises:
+      ValueError: on the call, if there is no such layer.
+    """
     check_callable("new", new)
 
     def edits(structure: Structure) -> Edits:
         """What to change in one program."""
-        values = [layer.output.value for layer in structure.layers[:-1]]
-        return {value: _replace_by(value, new) for value in values}
+        chosen = structure.layers[:-1] if names is None else _named(structure, names)
+        return {layer.output.value: _replace_by(layer.output.value, new) for layer in chosen}
 
     return edit_layers(fn, edits, params_argnum)
+
+
+def _named(structure: Structure, names: Sequence[str]) -> list[Layer]:
+    """The layers of these names; raises `ValueError` for a name of none."""
+    layers = {layer.name: layer for layer in structure.layers}
+    if unknown := [name for name in names if name not in layers]:
+        raise ValueError(f"names must be layers of fn, got {unknown}; layers: {list(layers)}.")
+    return [layers[name] for name in names]
 
 
 def last_layer_inputs(fn: Callable, *, params_argnum: int = 0) -> Callable[..., tuple[Any, Float[Array, "batch ..."]]]:

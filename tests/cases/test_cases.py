@@ -6,8 +6,10 @@ import cnnprobe as cp
 from cnnprobe.cases.blood_cells import FAULTS as CELL_FAULTS
 from cnnprobe.cases.resnet_digits import FAULTS as DIGIT_FAULTS
 from cnnprobe.cases.stuck_at_a_third import SUMMARIES
+from cnnprobe.data.bundled import ImageSet
 from cnnprobe.training.step import init_state, make_train_step
 from cnnprobe.training.validate import check_problem
+from cnnprobe.types import Dataset
 
 BUILT = {
     **{f"cells, {fault}": (cp.cases.blood_cells, {"fault": fault, "num_images": 40}) for fault in (None, *CELL_FAULTS)},
@@ -54,6 +56,7 @@ def test_metric_of_scores_is_wrong_where_the_network_is_right():
     [
         (cp.cases.blood_cells, {"fault": "typo"}, "fault must be one of dropped_for_kept, .*, got 'typo'"),
         (cp.cases.stuck_at_a_third, {"summary": "C"}, "summary must be one of A, B, got 'C'"),
+        (cp.cases.stuck_at_a_third, {"image_size": 51}, "image_size must be a whole number of at least 52, got 51"),
         (cp.cases.sixteen_classes, {"num_images": 5}, "num_images must be at least 16, got 5"),
         (cp.cases.resnet_digits, {"width": 0}, "width must be a whole number of at least 1, got 0"),
     ],
@@ -61,3 +64,33 @@ def test_metric_of_scores_is_wrong_where_the_network_is_right():
 def test_bad_choices_are_refused(build, choices, message):
     with pytest.raises(ValueError, match=message):
         build(**choices)
+
+
+OWN = ImageSet(
+    Dataset(np.random.default_rng(0).random((90, 20, 24, 3), np.float32), np.repeat(np.arange(3), 30)),
+    Dataset(np.zeros((9, 20, 24, 3), np.float32), np.arange(9) % 3),
+    ("a", "b", "c"),
+)
+
+
+@pytest.mark.parametrize(
+    ("build", "shape"),
+    [
+        (cp.cases.blood_cells, (32, 32, 1)),
+        (cp.cases.checklist, (28, 28, 1)),
+        (cp.cases.resnet_digits, (28, 28, 1)),
+        (cp.cases.sixteen_classes, (32, 32, 3)),
+        (cp.cases.stuck_at_a_third, (56, 56, 3)),
+    ],
+)
+def test_images_of_ones_own_are_brought_to_the_cases_shape(build, shape):
+    problem = build(data=OWN, num_images=60)
+    assert (problem.train.images.shape, problem.train.images.dtype) == ((60, *shape), np.uint8)
+    assert set(problem.train.labels.tolist()) == {0, 1, 2}
+    params, _ = jax.eval_shape(problem.model.init, jax.random.key(0), problem.preprocess(problem.train.images[:2]))
+    assert params["head"]["kernel"].shape[-1] == problem.num_classes == 3
+
+
+def test_images_of_ones_own_need_a_part_to_validate():
+    with pytest.raises(ValueError, match=r"data\.valid must hold images, got None"):
+        cp.cases.blood_cells(data=OWN._replace(valid=None))

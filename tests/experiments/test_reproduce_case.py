@@ -1,5 +1,7 @@
 import importlib
+import json
 
+import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -28,16 +30,25 @@ def doctor(monkeypatch):
     return answer
 
 
-def test_the_remedied_case_is_trained_again(doctor, tmp_path):
+def test_the_remedied_case_is_trained_again_and_its_story_is_written(doctor, tmp_path):
     doctor(finding(lambda problem: problem._replace(num_epochs=2)))
     result = reproduce_case.run(case="blood_cells", report_dir=str(tmp_path), **TINY)
-    assert [len(result[which].train["loss"]) for which in ("before", "after")] == [15, 2]
-    assert result["report"].exists()
+    runs = (result["made"].before, result["made"].after)
+    assert len(runs[1].history.train["loss"]) == 2 < len(runs[0].history.train["loss"])
+    assert {"case.html", "case.json", "case.md", "report.html"} <= {path.name for path in tmp_path.iterdir()}
+    assert json.loads((tmp_path / "case.json").read_text())["verdict"] == result["story"].verdict
 
 
 def test_a_healthy_case_is_trained_once(doctor):
     doctor()
-    assert reproduce_case.run(case="blood_cells", **TINY)["after"] is None
+    result = reproduce_case.run(case="blood_cells", **TINY)
+    assert (result["made"].after, result["page"]) == (None, None)
+
+
+def test_a_fault_that_no_program_can_mend_is_mended_by_hand(doctor):
+    doctor(finding(None))
+    made = reproduce_case.run(case="blood_cells", fault="metric_of_scores", **TINY)["made"]
+    assert (made.how, made.mended.predict) == (reproduce_case.BY_HAND, None)
 
 
 @pytest.mark.parametrize("case", reproduce_case.FULL)
@@ -46,11 +57,24 @@ def test_presets_are_choices_of_their_case(case):
     assert len(problem.train.images) < reproduce_case.FULL[case]["num_images"]
 
 
+def test_images_of_a_folder_take_the_place_of_the_cases_own(doctor, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for index in range(40):
+        folder = tmp_path / "abcde"[index % 5]
+        folder.mkdir(exist_ok=True)
+        image.fromarray(np.full((30, 30, 3), index, np.uint8)).save(folder / f"{index}.png")
+    doctor()
+    made = reproduce_case.run(case="blood_cells", images=str(tmp_path), **TINY)["made"]
+    assert (made.problem.num_classes, made.problem.train.images.shape) == (5, (32, 24, 24, 1))
+
+
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
         ({"case": "checklist", "image_size": 8}, "choices of checklist must be among fault, .*, got image_size"),
         ({"case": "blood_cells", "fault": "typo"}, "fault must be one of dropped_for_kept, .*, got 'typo'"),
+        ({"case": "blood_cells", "dataset": "typo"}, "dataset must be one of blood_cells, .*, got 'typo', .*prepare"),
+        ({"case": "blood_cells", "images": "absent"}, "root must be a folder, got 'absent', which is missing"),
     ],
 )
 def test_choices_that_a_case_lacks_are_bad_input(choices, message):
@@ -61,7 +85,7 @@ def test_choices_that_a_case_lacks_are_bad_input(choices, message):
 def test_flags_that_are_not_given_are_left_to_the_case(doctor, monkeypatch, capsys):
     doctor()
     seen = {}
-    monkeypatch.setattr(reproduce_case, "run", lambda **choices: seen.update(choices) or {"report": None})
+    monkeypatch.setattr(reproduce_case, "run", lambda **choices: seen.update(choices) or {"page": None})
     with flagsaver.flagsaver():
         flags.FLAGS(["test", "--case=checklist", "--num_images=40"])
         reproduce_case.main(["test"])

@@ -15,6 +15,7 @@ SCRIPTS = (
     "calibrate",
     "reproduce_case",
     "benchmark_overhead",
+    "gallery",
 )
 
 
@@ -33,7 +34,7 @@ def test_help_names_the_flags_and_loads_nothing_heavy(name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--dataset=none"], "error: flag --dataset=none: value should be one of"),
+        (["--dataset=none"], "error: dataset must be one of blood_cells, fashion_mnist, textures, or one that"),
         (["--images=a", "--npz=b"], "At most one of (images, npz, problem)"),
         (["--learning_rate=-1"], "error: flag --learning_rate=-1"),
         (["--typo=1"], "error: Unknown command line flag 'typo'"),

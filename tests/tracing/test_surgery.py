@@ -311,6 +311,17 @@ def test_an_activation_is_inserted_behind_the_shift_of_all_layers_but_the_last(v
     np.testing.assert_allclose(bent(params, X), net(jnp.tanh)(params, X), rtol=1e-4, atol=1e-4)
 
 
+def test_an_activation_is_inserted_behind_named_layers_alone():
+    def net(activation):
+        return lambda params, x: activation(x @ params["first"]) @ params["second"] @ params["last"]
+
+    params = {name: jnp.eye(50) for name in NET_KERNELS}
+    bent = insert_activation(net(lambda x: x), jnp.tanh, ["first"])
+    np.testing.assert_allclose(bent(params, X), net(jnp.tanh)(params, X), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"names must be layers of fn, got \['third'\]"):
+        insert_activation(net(jnp.tanh), jnp.tanh, ["third"])(params, X)
+
+
 def test_first_layer_inputs_are_the_images_as_the_model_prepares_them(variant):
     fed = variant(first_layer_inputs(lambda w, x: jax.nn.relu((x / 255 - 0.5) @ w) @ w))
     np.testing.assert_allclose(fed(jnp.eye(50), X), X / 255 - 0.5, rtol=1e-5)

@@ -17,12 +17,14 @@ from cnnprobe.doctor.causes.record import (
     readings,
     rising,
 )
+from cnnprobe.doctor.harm import DECISIVE
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import redraw_parameters, use_relu
 from cnnprobe.doctor.remedies_network import (
     each_image_alone,
     each_image_by_its_own_statistics,
     insert_relu,
+    insert_relu_behind,
     lift_biases,
     use_leaky,
 )
@@ -184,7 +186,7 @@ def _linear(seen: Observation) -> Evidence | None:
     """Several layers with nothing between them that bends."""
     bends, pools = fact(seen, "hidden nonlinearities"), fact(seen, "max pools")
     if bends != 0:
-        return None
+        return _idle(seen)
     but = f" but {pools:.0f} max pools" if pools else ""
     sentence = (
         f"Nothing stands between the {fact(seen, 'number of layers'):.0f} layers{but}: no activation, so they amount to"
@@ -194,8 +196,29 @@ def _linear(seen: Observation) -> Evidence | None:
     return Evidence(sentence, found, 0.9 if pools else 1.0)
 
 
+def _idle(seen: Observation) -> Evidence | None:
+    """A dense layer whose outputs go straight into the next."""
+    if not fact(seen, "idle dense layers") > 0:
+        return None
+    sentence = (
+        f"Nothing stands between {seen.names['idle dense layers']} and the dense layer behind it, neither an activation"
+        " nor a bottleneck: the two amount to one linear layer."
+    )
+    return Evidence(sentence, readings(seen, "idle dense layers", "hidden nonlinearities"), DECISIVE)
+
+
+def _bend(seen: Observation) -> tuple[Remedy, ...]:
+    """A ReLU behind each layer, or behind those that lack one."""
+    if fact(seen, "hidden nonlinearities") == 0:
+        return (insert_relu,)
+    return (insert_relu_behind(*seen.names["idle dense layers"].split(", ")),)
+
+
 def _advise_activation(seen: Observation) -> Advice:
     """One behind each."""
+    idle = seen.names.get("idle dense layers", "")
+    if idle and fact(seen, "hidden nonlinearities") != 0:
+        return Advice(f"Put a ReLU behind {idle}, or take the layer out.", "x = nn.relu(nn.Dense(128)(x))")
     layers = fact(seen, "number of layers")
     return Advice(
         f"Put a ReLU behind each of the {layers:.0f} layers but the last.", "x = nn.relu(nn.Conv(32, (3, 3))(x))"
@@ -269,7 +292,7 @@ CAUSES = (
         "no activation between the layers",
         "architecture",
         _linear,
-        lambda _: (insert_relu,),
+        _bend,
         _advise_activation,
         "A product of linear maps is a linear map: without activations depth adds nothing but parameters.",
         ("Goodfellow, Bengio & Courville, Deep Learning, 2016, section 6.1",),

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from cnnprobe.doctor.bench import Bench
-from cnnprobe.doctor.looks.linearity import look_between_layers
+from cnnprobe.doctor.looks.linearity import idle_layers, look_between_layers
 from cnnprobe.tracing.calls import trace_call
 from cnnprobe.tracing.dropouts import find_dropouts
 from cnnprobe.tracing.graph import model_graph
@@ -41,8 +41,10 @@ def look_at_structure(
         "strongest dropout rate": max(graph.dropout_rates, default=0.0),
         "dropout rate in evaluation": max((dropout.rate for dropout in find_dropouts(call.program)), default=0.0),
     }
-    facts |= look_between_layers(call)
+    idle = idle_layers(trace_call(_outputs(bench, train=False), args, {}, [0]))
+    facts |= {**look_between_layers(call), "idle dense layers": float(len(idle))}
     names = {"output activation": graph.output_activation, "opaque to taps": ", ".join(graph.skipped)}
+    names["idle dense layers"] = ", ".join(idle)
     return facts, names, graph_rows(graph)
 
 
