@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cnnprobe.data.files import idx_dataset, npz_dataset
     from cnnprobe.data.folders import image_folder
     from cnnprobe.data.named import load
+    from cnnprobe.data.prepared import prepared_set
 
     # The doctor.
     from cnnprobe.doctor.baselines import baselines
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from cnnprobe.probes.modes import cross_example_jacobian, mask_variance_ratio, mode_gap, statistics_drift
     from cnnprobe.probes.optimizers import gradient_probe, probe_readings, update_probe, update_stats
     from cnnprobe.probes.predictions import balanced_accuracy, input_sensitivity, prediction_stats
+    from cnnprobe.probes.scaling import expected_accuracy
     from cnnprobe.probes.updates import log10_update_ratio, moved_share, sign_update_share, update_cosine, update_ratio
 
     # Reports.
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
     # Training.
     from cnnprobe.training.evaluate import evaluate
     from cnnprobe.training.fit import fit
+    from cnnprobe.training.folds import fold_splits, train_folds
     from cnnprobe.trees import per_layer
 
     # A problem, its parts, and what the doctor says of it.
