@@ -152,11 +152,17 @@ def outputs_of(
 
 
 def score(problem: Problem, bench: Bench, weights: tuple[Params, State]) -> float:
-    """Balanced accuracy in evaluation mode on the validation sample, in [0, 1]; NaN where no class ids are known."""
-    if bench.valid.ids is None:
+    """Balanced accuracy in evaluation mode on the validation sample, in [0, 1]; NaN where no class ids are known.
+
+    A label that no output stands for is a class of its own, which no prediction hits.
+    """
+    ids = bench.valid.ids
+    if ids is None:
         return float("nan")
     outputs = outputs_of(problem, weights, bench.valid.images, train_mode=False, key=jax.random.key(0))
-    return float(balanced_accuracy(_predicted(problem, bench, outputs), bench.valid.ids, bench.num_classes))
+    reached = float(balanced_accuracy(_predicted(problem, bench, outputs), ids, bench.num_classes))
+    classes = np.unique(ids)
+    return reached * float(np.mean((classes >= 0) & (classes < bench.num_classes)))
 
 
 def _predicted(problem: Problem, bench: Bench, outputs: Outputs) -> np.ndarray:
