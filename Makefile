@@ -36,7 +36,7 @@ demo: $(VENV)/.user
 	$(BIN)/python -m experiments.demo --report_dir=$(REPORT_DIR)
 
 cases: $(VENV)/.user
-	$(BIN)/python -m experiments.gallery --directory=$(REPORT_DIR)/cases $(if $(DOCS),--docs=$(DOCS))
+	$(BIN)/python -m experiments.gallery --pages_dir=$(REPORT_DIR)/cases $(if $(DOCS),--docs=$(DOCS))
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal

@@ -23,7 +23,7 @@ _DEVICES = flags.DEFINE_list("devices", ["1"], "Numbers of devices; each device 
 _NETWORKS = flags.DEFINE_list("networks", list(DEFAULT_NETWORKS), f"Networks to train: {', '.join(NETWORKS)}.")
 _PROBES = flags.DEFINE_list("probes", list(METHODS), f"What to time: {', '.join(METHODS)}.")
 _ROUNDS = flags.DEFINE_integer("rounds", 20, "Samples of every method.", lower_bound=1)
-_OUTPUT = flags.DEFINE_string("output_dir", "runs/overhead", "Folder of the figures, the tables and the picture.")
+_OUTPUT = flags.DEFINE_string("figures_dir", "runs/overhead", "Folder of the figures, the tables and the picture.")
 
 NO_TORCH = "torch is not installed (pip install torch)"
 

@@ -20,7 +20,7 @@ from experiments import cli
 _OUTPUT = flags.DEFINE_string("output", "cnnprobe/doctor/bands.json", "File to write.")
 _READINGS = flags.DEFINE_string("readings", "runs/calibration.jsonl", "File of the readings made so far.")
 _SECONDS = flags.DEFINE_float("seconds", 6.0, "Training time of each run.", lower_bound=0.1)
-_SEED = flags.DEFINE_integer("seed", 100, "Seed of the first problem.")
+_SEED = flags.DEFINE_integer("first_seed", 100, "Seed of the first problem.")
 
 # Textures and cells run the variants whose readings depend on the images; Fashion-MNIST runs them all.
 IMAGE_VARIANTS = ("adam", "sgd", "batch norm", "dropout", "small batches", "standardised", "few images")

@@ -1,6 +1,6 @@
 """Reproduces all five reference cases, fault by fault, and writes the gallery: a page for each run, one text for all.
 
-python -m experiments.gallery --directory=report/cases --docs=docs
+python -m experiments.gallery --pages_dir=report/cases --docs=docs
 
 Goes on where it was stopped: a run whose page is in the directory is not run again.
 """
@@ -51,7 +51,7 @@ Fashion-MNIST, three textures, and rendered blood cells. `--images=ROOT` takes a
 """
 HEADER = ("run", "named", "warnings", "collapse index", "mechanism", "validation accuracy", "mended", "seconds")
 
-_DIRECTORY = flags.DEFINE_string("directory", "report/cases", "Where the pages go, a folder for each run.")
+_DIRECTORY = flags.DEFINE_string("pages_dir", "report/cases", "Where the pages go, a folder for each run.")
 _DOCS = flags.DEFINE_string("docs", None, "Where cases.md and the folder cases/ of its pictures go; unset: nowhere.")
 _CASES = flags.DEFINE_multi_enum("case_id", sorted(RUNS), sorted(RUNS), "Which cases; may be given several times.")
 

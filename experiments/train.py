@@ -2,8 +2,8 @@
 
 python -m experiments.train --dataset=textures --directory=runs/textures --num_epochs=10
 
-`--devices` spreads every batch over devices, and `--num_processes` over processes of this machine; what is learnt and
-read is the same. On several machines, start one process on each with `--coordinator` and `--process_id`.
+`--num_devices` spreads every batch over devices, and `--num_processes` over processes of this machine; what is learnt
+and read is the same. On several machines, start one process on each with `--coordinator` and `--process_id`.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from experiments import cli, devices, problem_flags
 
 _DIRECTORY = flags.DEFINE_string("directory", None, "Where readings and checkpoints go; nothing is kept if unset.")
 _RESUME = flags.DEFINE_bool("resume", True, "Go on from the newest checkpoint in --directory.")
-_DEVICES = flags.DEFINE_integer("devices", None, "Devices of each process that share a batch.", lower_bound=1)
+_NUM_DEVICES = flags.DEFINE_integer("num_devices", None, "Devices of each process that share a batch.", lower_bound=1)
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", 1, "Processes that share a batch.", lower_bound=1)
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first process; this machine's if unset.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which process this is; unset: start all here.", lower_bound=0)
@@ -59,11 +59,11 @@ def main(argv: Sequence[str]) -> int | None:
     del argv
     if _NUM_PROCESSES.value > 1 and _PROCESS_ID.value is None:
         return devices.start_processes("experiments.train", _NUM_PROCESSES.value)
-    devices.choose_devices(None, _DEVICES.value or 1)
+    devices.choose_devices(None, _NUM_DEVICES.value or 1)
     if _NUM_PROCESSES.value > 1:
         with cli.bad_input():
             devices.join_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    choices = problem_flags.chosen() | {"num_devices": _DEVICES.value}
+    choices = problem_flags.chosen() | {"num_devices": _NUM_DEVICES.value}
     result = run(directory=_DIRECTORY.value, resume=_RESUME.value, progress=not _PROCESS_ID.value, **choices)
     history = result["history"]
     for split, values in (("training", history.train), ("validation", history.valid)):

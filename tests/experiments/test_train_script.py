@@ -55,7 +55,7 @@ def test_main_prints_the_last_accuracies(capsys):
 
 def test_two_processes_of_two_devices_train_and_read_like_one(tmp_path):
     choices = ["--num_images=60", "--batch_size=20", "--num_epochs=1", f"--directory={tmp_path / 'two'}"]
-    ended = in_a_process_of_its_own(*choices, "--num_processes=2", "--devices=2")
+    ended = in_a_process_of_its_own(*choices, "--num_processes=2", "--num_devices=2")
     assert ended.returncode == 0, ended.stderr
     train.run(directory=str(tmp_path / "one"), num_epochs=1, **SMALL)
     one, two = steps(tmp_path / "one"), steps(tmp_path / "two")
@@ -68,7 +68,7 @@ def test_two_processes_of_two_devices_train_and_read_like_one(tmp_path):
     ("arguments", "message"),
     [
         (["--num_processes=2", "--process_id=0"], "coordinator must be the HOST:PORT of the first process"),
-        (["--devices=2", "--batch_size=15", "--num_images=60"], "batches must have a multiple of 2 images"),
+        (["--num_devices=2", "--batch_size=15", "--num_images=60"], "batches must have a multiple of 2 images"),
     ],
 )
 def test_devices_that_cannot_be_had_are_bad_input(arguments, message):
