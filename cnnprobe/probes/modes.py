@@ -30,8 +30,8 @@ def mode_gap(train_outputs: Float[AnyArray, "*shape"], eval_outputs: Float[AnyAr
     """
     check_numbers("train_outputs", train_outputs)
     check_numbers("eval_outputs", eval_outputs)
-    if jnp.shape(train_outputs) != jnp.shape(eval_outputs):
-        shapes = f"{jnp.shape(train_outputs)} and {jnp.shape(eval_outputs)}"
+    if np.shape(train_outputs) != np.shape(eval_outputs):
+        shapes = f"{np.shape(train_outputs)} and {np.shape(eval_outputs)}"
         raise ValueError(f"train_outputs and eval_outputs must have one shape, got {shapes}.")
     train, evaluated = jnp.asarray(train_outputs, jnp.float32), jnp.asarray(eval_outputs, jnp.float32)
     return _ratio(_norm(train - evaluated), _norm(evaluated))
@@ -53,7 +53,7 @@ def statistics_drift(
     given = {"running_mean": running_mean, "running_var": running_var, "batch_mean": batch_mean, "batch_var": batch_var}
     for name, values in given.items():
         check_numbers(name, values)
-    shapes = {jnp.shape(x) for x in given.values()}
+    shapes = {np.shape(x) for x in given.values()}
     if len(shapes) > 1:
         raise ValueError(f"running and batch statistics must have one shape, got {sorted(shapes)}.")
     var = jnp.asarray(batch_var, jnp.float32)

@@ -31,6 +31,12 @@ def test_help_names_the_flags_and_loads_nothing_heavy(name):
     assert not [line for line in shown.stderr.splitlines() if line.endswith((" jax", " numpy", " cnnprobe", " rich"))]
 
 
+def test_scripts_live_in_one_process():
+    imports = "; ".join(f"import experiments.{name}" for name in SCRIPTS)  # a flag that two define is an error
+    ended = call("-c", imports)
+    assert ended.returncode == 0, ended.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
