@@ -48,12 +48,21 @@ def launch(main: Callable[[Sequence[str]], int | None]) -> None:
 
 
 @contextmanager
-def waiting(message: str, *, shown: bool = True) -> Iterator[None]:
-    """Shows that work goes on, on standard error and only if that is a terminal."""
-    from rich.console import Console
+def waiting(message: str, *, shown: bool = True) -> Iterator[Callable[[str], None]]:
+    """Shows on standard error, if that is a terminal, that work goes on, and for how long.
 
-    with Console(stderr=True, quiet=not shown).status(message):
-        yield
+    What it yields prints a line of news with the seconds so far, on a terminal or not.
+    """
+    import time
+
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    started, console = time.monotonic(), Console(stderr=True, quiet=not shown, highlight=False)
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        bar.add_task(message, total=None)
+        yield lambda words: console.print(f"{time.monotonic() - started:6.1f} s  {words}", markup=False)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

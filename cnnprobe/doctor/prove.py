@@ -94,6 +94,7 @@ def _confirm(plan: Plan, item: Tried) -> Trial:
 
     The first seed chose the remedy, so it would flatter it: it counts only where there was no time for another.
     """
+    plan.tell(f"confirming from other seeds: {item.suspect.cause.title}")
     scored = {}
     for seed in range(1, 1 + SEEDS):
         if not plan.has_time(runs=2):
