@@ -143,8 +143,9 @@ def _before(
     if value is not None:
         facts["initial loss"] = float(check_loss(value))
         facts["initial loss ratio"] = facts["initial loss"] / blind if blind > 0 else float("nan")
-    reach = attempt("the reach of a label", lambda: label_reach(bench, units, names["outputs"]), math.nan)
-    facts["label reach"] = reach
+    if facts["output places"] == 1:  # a loss of maps takes no rows of scores
+        reach = attempt("the reach of a label", lambda: label_reach(bench, units, names["outputs"]), math.nan)
+        facts["label reach"] = reach
     facts |= attempt("the look at the first layer", lambda: look_at_first_layer(bench, weights), {})
     facts |= attempt("the look across examples", lambda: look_across_examples(bench, weights), {})
     facts |= attempt("the look at the penalty", lambda: look_at_penalty(bench, weights, outputs), {})
