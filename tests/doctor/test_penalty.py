@@ -79,3 +79,10 @@ def test_penalty_that_outweighs_the_data_is_evidence_and_a_usual_one_is_not(heal
 def test_advice_speaks_of_what_pulls_harder(healthy):
     seen = healthy._replace(facts={**healthy.facts, "penalty share of a gradient": 0.95})
     assert "penalty" in BY_ID["weight-decay-too-strong"].advice(seen).text
+
+
+def test_a_penalty_on_few_of_the_parameters_pulls_to_zero_too(tiny_bench):
+    def of_the_first(params, outputs):
+        return jnp.sum(jnp.square(jax.tree.leaves(params)[1]))
+
+    assert read(with_penalty(tiny_bench, of_the_first, 1e3))["penalty share of a gradient"] > 0.9

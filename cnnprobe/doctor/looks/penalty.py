@@ -29,7 +29,7 @@ def look_at_penalty(bench: Bench, weights: tuple[Params, State], outputs: Probed
 
     @quick_jit
     def sizes(params: Params, state: State, images: Images, labels: Labels) -> Float[Array, " 4"]:
-        """Sums of squares: of the pull, of the rest, of the parameters; and the product of the first and the last."""
+        """Sums of squares: of the pull, of the rest, of the parameters it acts on; and the product with these."""
 
         def gradient(held: Callable[[AnyArray], bool]) -> Params:
             """The gradient that does not pass through the outputs that are held."""
@@ -44,7 +44,8 @@ def look_at_penalty(bench: Bench, weights: tuple[Params, State], outputs: Probed
 
         pull, rest = gradient(lambda x: jnp.ndim(x) > 0), gradient(lambda x: jnp.ndim(x) == 0)
         product = sum(map(jnp.vdot, jax.tree.leaves(pull), jax.tree.leaves(params)))
-        return jnp.stack([*map(tree_sum_of_squares, (pull, rest, params)), product])
+        touched = jax.tree.map(lambda p, g: jnp.where(g == 0, 0, p), params, pull)
+        return jnp.stack([*map(tree_sum_of_squares, (pull, rest, touched)), product])
 
     size = bench.problem.batch_size
     batch = jnp.asarray(bench.train.images[:size]), jnp.asarray(bench.train.labels[:size])
