@@ -151,6 +151,7 @@ def main(argv: Sequence[str]) -> None:
     from experiments.scoreboard import print_scores, score_rows, write_scores
 
     del argv
+    cli.announce(_OUTPUT.value)
     choices: dict[str, Any] = {"split": _SPLIT.value, "only": _ONLY.value, "subset": _SUBSET.value, "jobs": _JOBS.value}
     choices |= {"budget_seconds": report_flags.BUDGET_SECONDS.value, "seed": problem_flags.SEED.value}
     rows = run(output_dir=_OUTPUT.value, **choices)

@@ -53,6 +53,10 @@ def tensorboard_writer(directory: str | os.PathLike[str]) -> Writer:
         made = [make(name, value).value for name, value in values.items()]
         _add(held[0], step=step, summary=Summary(value=[each for values in made for each in values]))
 
+    def scalar(name: str, value: Any) -> Any:
+        """One number, whatever it is: tensorboardX would print a line for each that is not finite."""
+        return Summary(value=[Summary.Value(tag=name, simple_value=float(value))])
+
     def histogram(name: str, values: AnyArray) -> Any:
         """Of the finite entries; nothing where there are none."""
         finite = np.asarray(values, np.float64).ravel()
@@ -67,7 +71,7 @@ def tensorboard_writer(directory: str | os.PathLike[str]) -> Writer:
     return Writer(
         os.fspath(directory),
         begin,
-        lambda step, values: write(step, values, lambda name, value: summary.scalar(name, float(value))),
+        lambda step, values: write(step, values, scalar),
         lambda: _close(held),
         lambda step, values: write(step, values, histogram),
         lambda step, values: write(step, values, image),

@@ -20,7 +20,7 @@ QUIET: Mapping[str, Any] = {  # nothing but what is written: no console, no fact
 
 
 def wandb_writer(directory: str | os.PathLike[str], *, project: str = "cnnprobe") -> Writer:
-    """Writes an offline run of Weights & Biases into a folder; nothing is sent.
+    """Writes an offline run of Weights & Biases into `directory/wandb`; nothing is sent.
 
     What an offline run holds cannot be taken back. A run that goes on at a step is a run of its own, `from-STEP`, in
     the group of the first one, which is named after the folder; where both have a step, the later run counts.
@@ -46,7 +46,7 @@ def wandb_writer(directory: str | os.PathLike[str], *, project: str = "cnnprobe"
             project=project,
             dir=str(folder),
             mode="offline",
-            group=folder.parent.name,
+            group=folder.name,
             name=f"from-{step}",
             reinit="create_new",
             settings=wandb.Settings(**QUIET),

@@ -48,6 +48,13 @@ def test_scalars_can_be_read_while_the_run_goes_on(writer, tmp_path):
     assert shown[1] == (0, "dead_share/conv1", 0.25)
 
 
+def test_numbers_that_are_not_finite_are_written_without_a_word(writer, tmp_path, caplog):
+    writer.write_scalars(0, {"loss": float("nan"), "log10_update_ratio/conv1": -float("inf")})
+    values = [value.simple_value for _, value in read(tmp_path)]
+    np.testing.assert_array_equal(values, [np.nan, -np.inf])
+    assert caplog.text == ""
+
+
 def test_files_begin_as_tensorboard_wants_it(writer, tmp_path):
     writer.begin(4)
     first, second = events(next(tmp_path.glob("*tfevents*")))

@@ -9,14 +9,14 @@ from cnnprobe.reporting.wandb import wandb_writer
 def test_an_offline_run_is_written_where_asked(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.chdir(tmp_path)
-    writer = wandb_writer(tmp_path / "run" / "wandb")
+    writer = wandb_writer(tmp_path / "run")
     for begin in (0, 2):
         writer.begin(begin)
         writer.write_scalars(begin, {"loss": 1.5})
         writer.write_histograms(begin, {"kernel": np.arange(9.0), "none": np.array([np.nan])})
         writer.write_images(begin, {"misclassified/3_as_5": np.zeros((4, 4, 1), np.uint8)})
     writer.close()
-    assert len(list(tmp_path.glob("run/wandb/wandb/offline-run-*/*.wandb"))) == 2
+    assert len(list(tmp_path.glob("run/wandb/offline-run-*/*.wandb"))) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
