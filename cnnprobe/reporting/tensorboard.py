@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from cnnprobe.reporting.writers import close_held
 from cnnprobe.training.journal import append_bytes
 from cnnprobe.types import AnyArray, Writer
 
@@ -41,7 +42,7 @@ def tensorboard_writer(directory: str | os.PathLike[str]) -> Writer:
 
     def begin(step: int) -> None:
         """Opens a file behind those that are there."""
-        _close(held)
+        close_held(held)
         held.append(_open_events(folder))
         _add(held[0], step=step, file_version="brain.Event:2")
         _add(held[0], step=step, session_log=_session_start())
@@ -72,7 +73,7 @@ def tensorboard_writer(directory: str | os.PathLike[str]) -> Writer:
         os.fspath(directory),
         begin,
         lambda step, values: write(step, values, scalar),
-        lambda: _close(held),
+        lambda: close_held(held),
         lambda step, values: write(step, values, histogram),
         lambda step, values: write(step, values, image),
     )
@@ -106,12 +107,6 @@ def _open_events(folder: Path) -> FileIO:
         return (folder / name).open("xb", buffering=0)
     except OSError as error:
         raise OSError(f"{folder} must be a folder that can be written: {error.strerror}.") from error
-
-
-def _close(held: list[FileIO]) -> None:
-    """Closes the file, if it is open."""
-    while held:
-        held.pop().close()
 
 
 def _session_start() -> Any:

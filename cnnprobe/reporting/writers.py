@@ -21,29 +21,32 @@ from cnnprobe.types import Writer
 def jsonl_writer(path: str | os.PathLike[str]) -> Writer:
     """Writes each call as one line of strict JSON: `{"step": 0, "loss": 2.3, ...}`; NaN as null.
 
-    Its functions raise `OSError` where the file cannot be written; the message names it.
+    Its functions raise `OSError` where the file cannot be written, and `ValueError` where it is some other file; the
+    message names it.
     """
     path, held = Path(path), list[FileIO]()
 
     def begin(step: int) -> None:
         """Keeps the whole lines of earlier steps."""
-        _reopen(held, path, [line for line in _lines(path) if _json_step(line) < step])
+        lines = _lines(path)
+        _check_ours(path, not lines or lines[0].startswith('{"step": '))
+        _reopen(held, path, [line for line in lines if _json_step(line) < step])
 
     def write_scalars(step: int, scalars: Mapping[str, Any]) -> None:
         """One line; a file that was not begun begins here."""
         if not held:
             begin(step)
-        numbers = {name: float(value) for name, value in scalars.items()}
-        _append(held[0], json.dumps({"step": int(step), **to_json(numbers)}, allow_nan=False))
+        _append(held[0], json.dumps(to_json(_cells(step, scalars)), allow_nan=False))
 
-    return Writer(os.fspath(path), begin, write_scalars, lambda: _close(held))
+    return Writer(os.fspath(path), begin, write_scalars, lambda: close_held(held))
 
 
 def csv_writer(path: str | os.PathLike[str]) -> Writer:
     """Writes each call as one row under a header; the first column is the step.
 
     A name that was not there before becomes a new column: the file is replaced as a whole, with empty cells in the rows
-    above. NaN is `nan`. Its functions raise `OSError` where the file cannot be written; the message names it.
+    above. NaN is `nan`. Its functions raise `OSError` where the file cannot be written and `ValueError` where it is
+    another file; the message names it.
     """
     path, held, columns = Path(path), list[FileIO](), list[str]()
 
@@ -51,6 +54,7 @@ def csv_writer(path: str | os.PathLike[str]) -> Writer:
         """Keeps the whole rows of earlier steps."""
         rows = _rows(path)
         columns[:] = rows[0] if rows else ["step"]
+        _check_ours(path, columns[:1] == ["step"])
         kept = [row for row in rows[1:] if len(row) == len(columns) and _csv_step(row) < step]
         _reopen(held, path, map(_csv_line, [columns, *kept]))
 
@@ -64,17 +68,29 @@ def csv_writer(path: str | os.PathLike[str]) -> Writer:
         """One row; a file that was not begun begins here."""
         if not held:
             begin(step)
-        if new := [name for name in scalars if name not in columns]:
+        cells = _cells(step, scalars)
+        if new := [name for name in cells if name not in columns]:
             widen(new)
-        cells = {"step": int(step), **{name: float(value) for name, value in scalars.items()}}
         _append(held[0], _csv_line([cells.get(name, "") for name in columns]))
 
-    return Writer(os.fspath(path), begin, write_scalars, lambda: _close(held))
+    return Writer(os.fspath(path), begin, write_scalars, lambda: close_held(held))
+
+
+def _cells(step: int, scalars: Mapping[str, Any]) -> dict[str, float]:
+    """A line by name, the step first; a line break within a name would end the line early."""
+    numbers = {" ".join(str(name).splitlines()): float(value) for name, value in scalars.items() if name != "step"}
+    return {"step": int(step), **numbers}
+
+
+def _check_ours(path: Path, is_ours: bool) -> None:
+    """Raises `ValueError` for a file that would be spoilt."""
+    if not is_ours:
+        raise ValueError(f"path must name no file yet or one of this writer's own, got {path}.")
 
 
 def _reopen(held: list[FileIO], path: Path, lines: Any) -> None:
     """Replaces the file in one go and opens it for more."""
-    _close(held)
+    close_held(held)
     write_atomically(path, "".join(f"{line}\n" for line in lines))
     held.append(_open_end(path))
 
@@ -89,7 +105,7 @@ def _append(file: FileIO, line: str) -> None:
     append_bytes(file, f"{line}\n".encode())
 
 
-def _close(held: list[FileIO]) -> None:
+def close_held(held: list[FileIO]) -> None:
     """Closes the file, if it is open."""
     while held:
         held.pop().close()
@@ -123,7 +139,7 @@ def _csv_step(row: Sequence[str]) -> float:
 
 
 def _csv_line(cells: Sequence[Any]) -> str:
-    """A row as text, without its end; a line break within a name would end it early."""
+    """A row as text, without its end."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow([" ".join(str(cell).split("\n")) for cell in cells])
+    csv.writer(line, lineterminator="").writerow(cells)
     return line.getvalue()

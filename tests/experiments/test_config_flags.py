@@ -9,18 +9,29 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import calibrate, config_flags, gallery, problem_flags, train
+from experiments import calibrate, config_flags, gallery, output_flags, problem_flags, train
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = "a_script_of_this_test"
-OWN = ("dataset", "npz", "images", "learning_rate", "batch_size", "num_images", "model", "log", "resume", "case_id")
+OWN = (
+    "dataset",
+    "npz",
+    "images",
+    "learning_rate",
+    "batch_size",
+    "num_images",
+    "model",
+    "log",
+    "resume",
+    "case_id",
+    "quiet",
+)
 
 
 @pytest.fixture
 def script(monkeypatch):
     """A script with some flags."""
-    assert calibrate, gallery  # which define some of them
-    assert train, problem_flags
+    assert all((calibrate, gallery, output_flags, problem_flags, train))  # which define them
     monkeypatch.setattr(sys, "argv", [SCRIPT])
     for name in OWN:
         flags.FLAGS.register_key_flag_for_module(SCRIPT, flags.FLAGS[name])
@@ -143,6 +154,13 @@ def test_what_is_printed_can_be_typed(parse):
     assert "--log=csv,jsonl" in text
     assert "--noresume" in text
     assert "npz" not in text
+
+
+@pytest.mark.parametrize(("arguments", "is_told"), [((), True), (("--quiet",), False)])
+def test_nothing_is_printed_where_only_the_result_is_wanted(parse, capsys, arguments, is_told):
+    parse("return {}", *arguments)
+    config_flags.announce(None)
+    assert capsys.readouterr().out.startswith("configuration: ") is is_told
 
 
 def test_the_record_names_flags_versions_and_device(parse, tmp_path):

@@ -70,11 +70,32 @@ def test_a_last_line_cut_short_is_mended(writer, path):
     assert steps(path) == [0, 1, 10]
 
 
-def test_lines_that_are_none_of_ours_are_not_kept(writer, path):
-    path.parent.mkdir()
-    path.write_text("step,loss\nnonsense\n0,1.0\n" if path.suffix == ".csv" else '[1]\n{"step": 0, "loss": 1.0}\n')
+def test_lines_that_are_damaged_are_not_kept(writer, path):
+    writer.write_scalars(0, {"loss": 1.0})
+    path.write_text(path.read_text() + "\x00\x00\n[1]\n")
     writer.begin(5)
     assert steps(path) == [0]
+
+
+@pytest.mark.parametrize("text", ['{"kind": "run"}\n{"step": 0}\n', "name,step\na,1\n"])
+def test_another_file_is_left_alone(writer, path, text):
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(ValueError, match="path must name no file yet or one of this writer's own, got"):
+        writer.begin(0)
+    assert path.read_text() == text
+
+
+def test_the_step_is_the_one_that_was_given(writer, path):
+    writer.write_scalars(3, {"loss": 1.0, "step": 99.0})
+    assert steps(path) == [3]
+
+
+def test_a_name_of_two_lines_is_the_same_column_after_a_new_beginning(writer, path):
+    for step in range(2):
+        writer.begin(step)
+        writer.write_scalars(step, {"a\nb": 1.0})
+    assert [set(row) for row in rows(path)] == [{"step", "a b"}] * 2
 
 
 def test_names_that_come_later_are_told_from_the_others(writer, path):
