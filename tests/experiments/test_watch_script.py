@@ -13,7 +13,7 @@ from rich.console import Console
 
 from cnnprobe.tracing.readings import LayerStats
 from cnnprobe.training.probes import LAYER_READINGS
-from experiments import cli, watch
+from experiments import cli, train, watch
 
 ROOT = Path(__file__).parents[2]
 HEADER = {"kind": "run", "parameters": ["conv/kernel"], "layers": list(LAYER_READINGS)}
@@ -40,6 +40,14 @@ def write(tmp_path):
         return str(tmp_path)
 
     return write
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a run that has ended."""
+    folder = str(tmp_path_factory.mktemp("run"))
+    train.run(directory=folder, num_epochs=1, num_images=64, batch_size=32)
+    return folder
 
 
 @pytest.fixture
@@ -83,6 +91,16 @@ def test_once_reads_a_log_that_is_cut_in_the_middle_of_a_line(write):
     console = plain()
     watch.run(run_dir=write(HEALTHY, tail='{"kind": "st'), once=True, console=console)
     assert "60 steps" in console.file.getvalue()
+
+
+@pytest.mark.parametrize(("reading", "layer"), [("log10_update_ratio", "dense2/kernel"), ("dead_share", "conv1")])
+def test_a_run_of_train_is_read_layer_by_layer(trained, reading, layer):
+    console = plain()
+    assert watch.run(run_dir=trained, once=True, reading=reading, console=console) == cli.HEALTHY
+    lines = console.file.getvalue().splitlines()
+    assert "epoch 1 done, 2 steps" in lines[0]
+    assert any(line.startswith("accuracy") and "validation" in line for line in lines)
+    assert any(line.split()[:1] == [layer] for line in lines)
 
 
 def test_once_without_a_log_is_bad_input(tmp_path):

@@ -98,6 +98,17 @@ def test_the_end_of_an_epoch_makes_the_doctor_look():
     assert read([epoch], live).diagnosis.facts["training accuracy"] == 0.25
 
 
+def test_sorted_batches_are_not_taken_for_a_class_that_outweighs_the_others():
+    rows = [row | {"label_counts": [32, 0, 0, 0] if row["step"] < 45 else [0, 32, 0, 0]} for row in steps([1.4] * 60)]
+    assert "batches-not-shuffled" in open_causes(read(rows))
+    assert "class-imbalance" not in open_causes(read(rows))
+
+
+def test_one_class_that_outweighs_the_others_is_an_alarm():
+    rows = [row | {"label_counts": [30, 1, 1, 0]} for row in steps([1.4] * 60)]
+    assert open_causes(read(rows)) == ["class-imbalance"]
+
+
 def test_a_reading_is_followed_layer_by_layer():
     rows = [{**step, "probes": {"layers": [[1.0, 2.0], ["-inf", -3.0]]}} for step in steps([1.0, 0.9])]
     live = read([HEADER, *rows])
