@@ -14,7 +14,8 @@ from cnnprobe.types import Reading
 
 BARS = "▁▂▃▄▅▆▇█"
 WORDS = {"loss": "loss", "accuracy": "accuracy", "spread": "prediction spread"}
-HELD = ("collapse index", "largest loss ratio", "last zero gradient share", "log10 of update over parameter")
+SIZE = "log10 of update over parameter"  # too small is as bad as too large
+HELD = ("collapse index", "largest loss ratio", "last zero gradient share", SIZE)  # the others are never too small
 WIDEST = 60  # columns of a curve
 LONGEST_NAME = 32  # columns of what it is called
 VALUE = 9  # columns of a number
@@ -127,8 +128,10 @@ def _doctor(live: Live) -> Iterator[RenderableType]:
     facts = live.diagnosis.facts
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for title in ("reading", "measured", "healthy", ""):
-        table.add_column(title, no_wrap=True)
-    for each in (Reading(name, facts[name], healthy_band(name)) for name in HELD if name in facts):
+        table.add_column(title, no_wrap=title != "reading", overflow="fold")
+    for name in (name for name in HELD if name in facts):
+        low, high = healthy_band(name)
+        each = Reading(name, facts[name], (low if name == SIZE else None, high))
         mark = Text("" if is_healthy(each) else "outside", style="bold")
         table.add_row(each.name, number_text(each.value), range_text(each.healthy), mark)
     yield Text()

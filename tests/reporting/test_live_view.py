@@ -21,7 +21,7 @@ FINDING = Finding(
     "",
     (),
 )
-FACTS = {"collapse index": 0.9, "largest loss ratio": 0.8}
+FACTS = {"collapse index": 0.9, "largest loss ratio": 0.2, "log10 of update over parameter": -9.0}
 DIAGNOSIS = Diagnosis("faulty", "", (FINDING,), None, (), (), FACTS, (), 0.0)
 
 
@@ -89,6 +89,7 @@ def test_layers_can_be_picked():
 def test_readings_stand_beside_what_healthy_runs_keep():
     lines = text(JUDGED).splitlines()
     assert next(line for line in lines if line.startswith("collapse index")).endswith("outside")
+    assert next(line for line in lines if line.startswith("log10 of update")).endswith("outside")
     assert "outside" not in next(line for line in lines if line.startswith("largest loss ratio"))
 
 
