@@ -70,11 +70,13 @@ def status_line(live: Live, title: str) -> str:
 
 def alarm_lines(before: Sequence[Alarm], after: Sequence[Alarm]) -> Iterator[str]:
     """What to say of alarms that came and went between two looks."""
-    for old, new in zip(before, after, strict=False):
-        if old.until != new.until:
-            yield f"step {new.until}: {new.finding.cause} is read no more"
-    for alarm in after[len(before) :]:
-        yield f"step {alarm.since}: ALARM {alarm.finding.cause}: {alarm.finding.evidence.sentence}"
+    known = {(alarm.finding.cause, alarm.since): alarm for alarm in before}
+    for alarm in after:
+        old = known.get((alarm.finding.cause, alarm.since))
+        if old is None:
+            yield f"step {alarm.since}: ALARM {alarm.finding.cause}: {alarm.finding.evidence.sentence}"
+        if alarm.until is not None and (old is None or old.until is None):
+            yield f"step {alarm.until}: {alarm.finding.cause} is read no more"
 
 
 def _headline(live: Live, title: str) -> str:

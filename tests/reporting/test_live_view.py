@@ -120,3 +120,9 @@ def test_alarms_are_told_when_they_come_and_when_they_go():
     assert list(alarm_lines((), came)) == ["step 50: ALARM learning-rate-too-high: The [loss] jumps 12-fold."]
     assert list(alarm_lines(came, gone)) == ["step 100: learning-rate-too-high is read no more"]
     assert list(alarm_lines(gone, gone)) == []
+    assert len(list(alarm_lines((), gone))) == 2
+
+
+def test_alarms_of_a_log_that_began_anew_are_told_anew():
+    before, after = (Alarm(FINDING, 50, 100),), (Alarm(FINDING, 60),)
+    assert list(alarm_lines(before, after)) == ["step 60: ALARM learning-rate-too-high: The [loss] jumps 12-fold."]
