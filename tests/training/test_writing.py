@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from cnnprobe.reporting.writers import csv_writer, jsonl_writer
 from cnnprobe.training import fit as fit_module
 from cnnprobe.training.evaluate import evaluate
 from cnnprobe.training.fit import fit
@@ -139,8 +140,8 @@ def test_a_step_is_written_after_the_next_one_was_dispatched(problem, monkeypatc
     assert order[-3:] == ["line 4", "line 5", "line 5"]  # the last step, then the epoch
 
 
-@pytest.mark.parametrize("num_done", [1, 3, 5, 6, 9])
-def test_a_run_that_goes_on_begins_where_its_checkpoint_is(problem, tmp_path, num_done):
+def stopped(problem, num_done):
+    """The problem, ended by its user after so many batches."""
     calls = itertools.count()
 
     def preprocess(images):
@@ -148,9 +149,24 @@ def test_a_run_that_goes_on_begins_where_its_checkpoint_is(problem, tmp_path, nu
             raise KeyboardInterrupt
         return images
 
-    stopped = problem._replace(preprocess=preprocess, preprocess_valid=np.asarray)
+    return problem._replace(preprocess=preprocess, preprocess_valid=np.asarray)
+
+
+@pytest.mark.parametrize("num_done", [3, 6])
+def test_a_run_that_was_stopped_leaves_each_step_once(problem, tmp_path, num_done):
+    writers = [csv_writer(tmp_path / "a.csv"), jsonl_writer(tmp_path / "a.jsonl")]
     with pytest.raises(KeyboardInterrupt):
-        fit(stopped, progress=False, directory=tmp_path, checkpoint_every=2, writers=memory()[0])
+        fit(stopped(problem, num_done), progress=False, directory=tmp_path, checkpoint_every=2, writers=writers)
+    fit(problem, progress=False, directory=tmp_path, checkpoint_every=2, writers=writers)
+    whole = [*range(6), 5, *range(6, 12), 11]  # each step, and each epoch in its last one
+    assert [int(line.split(",")[0]) for line in (tmp_path / "a.csv").read_text().splitlines()[1:]] == whole
+    assert [record["step"] for record in read_log(tmp_path / "a.jsonl")] == whole
+
+
+@pytest.mark.parametrize("num_done", [1, 3, 5, 6, 9])
+def test_a_run_that_goes_on_begins_where_its_checkpoint_is(problem, tmp_path, num_done):
+    with pytest.raises(KeyboardInterrupt):
+        fit(stopped(problem, num_done), progress=False, directory=tmp_path, checkpoint_every=2, writers=memory()[0])
     writer, told = memory()
     fit(problem, progress=False, directory=tmp_path, checkpoint_every=2, writers=writer)
     assert told[0] == ("begin", scalars(told)[0][0])
