@@ -120,7 +120,7 @@ def _readings(header: Mapping[str, Any], steps: list[dict[str, Any]]) -> Float[n
     rows = [step["probes"]["layers"] for step in steps if "layers" in step.get("probes", {})]
     if not rows or "parameters" not in header:
         return np.zeros((0, len(LAYER_READINGS), 0))
-    return np.array([[[to_number(x) for x in row] for row in rows_of] for rows_of in rows])
+    return np.array(rows, float)  # None is NaN, and text its number, as `to_number` has it
 
 
 def _layer_facts(header: Mapping[str, Any], steps: list[dict[str, Any]]) -> dict[str, float]:

@@ -202,5 +202,4 @@ def _is_broken(live: Live) -> bool:
 def known_mean(values: Sequence[float]) -> float:
     """Mean of the values that are numbers; NaN where none is, and of infinities of both signs."""
     known = [value for value in values if not math.isnan(value)]
-    with np.errstate(invalid="ignore"):  # inf and -inf among them
-        return float(np.mean(known)) if known else math.nan
+    return sum(known) / len(known) if known else math.nan
