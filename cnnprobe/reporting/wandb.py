@@ -38,20 +38,7 @@ def wandb_writer(directory: str | os.PathLike[str], *, project: str = "cnnprobe"
     def begin(step: int) -> None:
         """Starts an offline run."""
         close()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OSError(f"{folder} must be a folder that can be written: {error.strerror}.") from error
-        run = wandb.init(
-            project=project,
-            dir=str(folder),
-            mode="offline",
-            group=folder.name,
-            name=f"from-{step}",
-            reinit="create_new",
-            settings=wandb.Settings(**QUIET),
-        )
-        held.append(run)
+        held.append(_start(folder, project, step))
 
     def write(step: int, values: Mapping[str, Any], make: Callable[[Any], Any]) -> None:
         """Adds values to a step; a folder that was not begun begins here."""
@@ -82,4 +69,23 @@ def wandb_writer(directory: str | os.PathLike[str], *, project: str = "cnnprobe"
         close,
         lambda step, values: write(step, values, histogram),
         lambda step, values: write(step, values, image),
+    )
+
+
+def _start(folder: Path, project: str, step: int) -> Any:
+    """A new offline run in a folder, which is made if need be."""
+    import wandb
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{folder} must be a folder that can be written: {error.strerror}.") from error
+    return wandb.init(
+        project=project,
+        dir=str(folder),
+        mode="offline",
+        group=folder.name,
+        name=f"from-{step}",
+        reinit="create_new",
+        settings=wandb.Settings(**QUIET),
     )
