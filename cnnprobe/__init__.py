@@ -60,6 +60,11 @@ if TYPE_CHECKING:
     from cnnprobe.reporting.report import write_report
     from cnnprobe.reporting.table import table
 
+    # Writers: the numbers of a run where other programs look for them.
+    from cnnprobe.reporting.tensorboard import tensorboard_writer
+    from cnnprobe.reporting.wandb import wandb_writer
+    from cnnprobe.reporting.writers import csv_writer, jsonl_writer
+
     # Taps: readings of every layer of an unedited function; its structure, and surgery on it.
     from cnnprobe.tracing.compare import compare_models
     from cnnprobe.tracing.graph import model_graph
@@ -81,6 +86,7 @@ if TYPE_CHECKING:
     from cnnprobe.training.evaluate import evaluate
     from cnnprobe.training.fit import fit
     from cnnprobe.training.folds import fold_splits, train_folds
+    from cnnprobe.training.writing import to_all
     from cnnprobe.trees import per_layer
 
     # A problem, its parts, and what the doctor says of it.
@@ -96,6 +102,7 @@ if TYPE_CHECKING:
         Reading,
         Source,
         Trial,
+        Writer,
     )
 
 _ENTRIES = {entry.name: entry for chapter in chapters() for entry in chapter.entries}

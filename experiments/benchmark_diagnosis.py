@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import flags
 
-from experiments import cli, problem_flags, report_flags
+from experiments import cli, config_flags, problem_flags, report_flags
 
 if TYPE_CHECKING:
     from cnnprobe.types import Problem
@@ -165,12 +165,14 @@ def main(argv: Sequence[str]) -> None:
     from experiments.scoreboard import print_scores, score_rows, write_scores
 
     del argv
+    cli.announce(None)
     choices: dict[str, Any] = {"split": _SPLIT.value, "only": _ONLY.value, "subset": _SUBSET.value, "jobs": _JOBS.value}
     choices |= {"budget_seconds": report_flags.BUDGET_SECONDS.value, "seed": problem_flags.SEED.value}
     rows = run(output_dir=_OUTPUT.value, **choices)
     scores = score_rows(rows)
     print_scores(scores)
     with cli.bad_input():
+        config_flags.write_config(_OUTPUT.value)  # not before: the jobs are to have the device to themselves
         print(f"Written: {write_scores(scores, rows, _OUTPUT.value)}")
 
 

@@ -189,6 +189,7 @@ def main(argv: Sequence[str]) -> None:
 
     from experiments.overhead.machine import machine_facts
 
+    cli.announce(_OUTPUT.value)
     facts = machine_facts()
     rows = run(trials=[int(num) for num in _TRIALS.value], num_steps=_STEPS.value, num_rounds=_ROUNDS.value)
     table = Table(*HEADER)

@@ -149,6 +149,8 @@ def main(argv: Sequence[str]) -> None:
     from pathlib import Path
 
     del argv
+    place = Path(_READINGS.value)
+    cli.announce(place.parent, name=f"{place.stem}.config.json")
     runs = run(readings=_READINGS.value, seed=_SEED.value, seconds=_SECONDS.value)
     merged = merge_bands(healthy_facts(each.facts) for each in runs.values())
     content = {

@@ -1,11 +1,14 @@
 """What the scripts share: exit codes, and one line for bad input where a traceback would tell the user nothing."""
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from absl import app, flags, logging
+
+from experiments import config_flags
 
 HEALTHY, FAULTY, BAD_INPUT, CRASHED = 0, 1, 2, 3
 
@@ -24,7 +27,7 @@ def bad_input() -> Iterator[None]:
 
 
 def launch(main: Callable[[Sequence[str]], int | None]) -> None:
-    """Parses the flags and runs `main`; its result is the exit code.
+    """Parses the flags, with those of `--config`, and runs `main`; its result is the exit code.
 
     `BadInputError` is one line on standard error and exit code 2. Anything else that is raised is its traceback and
     exit code 3, so that a program that broke is not taken for a fault that was found.
@@ -44,7 +47,18 @@ def launch(main: Callable[[Sequence[str]], int | None]) -> None:
             traceback.print_exc()
             return CRASHED
 
+    config_flags.register()
     app.run(guarded, flags_parser=_parse)
+
+
+def announce(directory: str | os.PathLike[str] | None, *, name: str = "config.json") -> None:
+    """Prints what the script runs with, unless only its result is wanted, and stores it in its folder, if it has one.
+
+    Raises:
+      BadInputError: the folder cannot be written.
+    """
+    with bad_input():
+        config_flags.announce(directory, name=name)
 
 
 @contextmanager
@@ -68,8 +82,10 @@ def waiting(message: str, *, shown: bool = True) -> Iterator[Callable[[str], Non
 def _parse(argv: Sequence[str]) -> list[str]:
     """The positional arguments; a bad flag ends the program."""
     try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
+        positional = flags.FLAGS(argv)
+        config_flags.apply_config()
+        return positional
+    except (flags.Error, ValueError) as error:
         sys.exit(_complain(error))
 
 

@@ -83,6 +83,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs with the parsed flags, prints, and returns the exit code."""
     del argv
     budget_seconds = report_flags.BUDGET_SECONDS.value
+    cli.announce(report_flags.REPORT_DIR.value)
     choices = problem_flags.chosen() | {"report_dir": report_flags.REPORT_DIR.value}
     with cli.waiting(f"diagnosing, at most {budget_seconds:.0f} s", shown=not output_flags.is_silent()) as tell:
         result = run(budget_seconds=budget_seconds, tell=tell, **choices)

@@ -14,7 +14,7 @@ from cnnprobe.data.batching import epoch_batches, num_batches
 from cnnprobe.data.sampling import num_examples, take
 from cnnprobe.tracing.readings import layer_stats
 from cnnprobe.training.cadence import TAP_EVERY, Steps, make_steps
-from cnnprobe.training.evaluate import evaluate
+from cnnprobe.training.evaluate import Evaluation, evaluate
 from cnnprobe.training.journal import Journal, Position, Record, open_journal, to_json, to_number
 from cnnprobe.training.parallel import data_mesh, local_copy, spread_batch, spread_state
 from cnnprobe.training.pipeline import prepare
@@ -23,7 +23,8 @@ from cnnprobe.training.probes import DEFAULT_PROBES, LAYER_READINGS, layer_names
 from cnnprobe.training.progress import Tick, progress_bar
 from cnnprobe.training.step import Probe, Report, TrainState, init_state
 from cnnprobe.training.validate import check_problem
-from cnnprobe.types import History, Images, Key, Problem
+from cnnprobe.training.writing import begun, tell_epoch, tell_step
+from cnnprobe.types import History, Images, Key, Problem, Writer
 
 AUGMENT_STREAM = 0xA06  # keeps the draws of `augment` apart from those of the model
 NO_BATCH = "batches must yield at least one batch an epoch, got none in epoch {epoch}."
@@ -37,6 +38,7 @@ class _Run(NamedTuple):
     steps: Steps
     mesh: jax.sharding.Mesh | None
     journal: Journal
+    writer: Writer | None
     tick: Tick
     num_epochs: int
     probe_every: int
@@ -56,6 +58,7 @@ def fit(
     tap_every: int | None = TAP_EVERY,
     devices: Sequence[jax.Device] | None = None,
     checkpoint_every: int = 500,
+    writers: Writer | Sequence[Writer] = (),
 ) -> History:
     """Trains a problem exactly as its owner configured it.
 
@@ -76,10 +79,14 @@ def fit(
       devices: share each batch and give what one would; None: the first one. In several processes each calls `fit` with
         the same arguments and `jax.devices()`, and the first one writes the log.
       checkpoint_every: batches between two checkpoints within an epoch; there is one at the end of each anyway.
+      writers: made by `cp.csv_writer` and the like. They get the numbers of each step and epoch and, where they take
+        them, histograms of the parameters and mistaken validation images after each epoch. One that fails on the way is
+        left out with a warning; the training goes on.
 
     Raises:
       ValueError: an argument or the problem is malformed, the loader yields no batch, or the directory holds a run of
         another problem, or any run where `resume` is False.
+      OSError: `directory` or the place of a writer cannot be written, or is full.
     """
     check_problem(problem)
     check_optional(check_integer, "num_epochs", num_epochs, 1)
@@ -93,13 +100,20 @@ def fit(
     header: Record = {"parameters": layer_names(state.params), "layers": LAYER_READINGS, "num_classes": num_classes}
     leaves = jax.tree.leaves(state.params)
     header |= {"sizes": [leaf.size for leaf in leaves], "axes": [leaf.ndim for leaf in leaves]}
-    with open_journal(directory, state, resume=resume, header=header) as journal, progress_bar(shown=progress) as tick:
-        run = _Run(problem, steps, mesh, journal, tick, num_epochs, probe_every, tap_every, checkpoint_every)
+    with (
+        open_journal(directory, state, resume=resume, header=header) as journal,
+        begun(writers, int(journal.state.step)) as writer,
+        progress_bar(shown=progress) as tick,
+    ):
+        run = _Run(problem, steps, mesh, journal, writer, tick, num_epochs, probe_every, tap_every, checkpoint_every)
         state, epochs = journal.state, [record for record in journal.records if record["kind"] == "epoch"]
         for epoch in range(journal.position.epoch, num_epochs):
             state, taken = _train_epoch(run, state, epoch)
-            epochs.append(_epoch_record(problem, local_copy(state, mesh), epoch, taken))
+            here = local_copy(state, mesh)
+            seen = None if problem.valid is None else evaluate(problem, here.params, here.model_state, problem.valid)
+            epochs.append(_epoch_record(seen, epoch, taken))
             journal.append(epochs[-1])
+            tell_epoch(writer, problem, here.params, epochs[-1], seen)
             journal.save(state, Position(epoch + 1, 0))
     return _history(local_copy(state, mesh), epochs)
 
@@ -130,6 +144,7 @@ def _train_epoch(run: _Run, state: TrainState, epoch: int) -> tuple[TrainState, 
             record = _step_record(run, epoch, *pending.pop())
             records.append({name: record[name] for name in ("step", *SCORES)})
             run.journal.append(record)
+            tell_step(run.writer, record, state.params)
             run.tick(record["step"] + 1, _total_steps(run), _words(record))
 
     for index, batch in islice(enumerate(epoch_batches(run.problem, epoch)), start, None):
@@ -177,13 +192,12 @@ def _is_tapped(run: _Run, number: int) -> bool:
     return run.tap_every is not None and number % run.tap_every == 0
 
 
-def _epoch_record(problem: Problem, state: TrainState, epoch: int, steps: list[Record]) -> Record:
+def _epoch_record(seen: Evaluation | None, epoch: int, steps: list[Record]) -> Record:
     """Means over the steps of one epoch, and the scores on the validation set after it."""
     train = {name: float(np.mean([to_number(step[name]) for step in steps])) for name in SCORES}
     record = {"kind": "epoch", "epoch": epoch, "num_steps": steps[-1]["step"] + 1, "train": to_json(train)}
-    if problem.valid is None:
+    if seen is None:
         return record
-    seen = evaluate(problem, state.params, state.model_state, problem.valid)
     return record | {"valid": to_json({name: getattr(seen, name) for name in (*SCORES, "balanced_accuracy")})}
 
 

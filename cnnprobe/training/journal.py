@@ -9,8 +9,9 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -70,7 +71,7 @@ def open_journal(
         is_writer = jax.process_index() == 0
         if is_writer:
             _rewrite(path, [{"kind": "run", **header}, *records])
-        with (path if is_writer else Path(os.devnull)).open("a", encoding="utf-8") as file:
+        with (path if is_writer else Path(os.devnull)).open("ab", buffering=0) as file:
             yield Journal(state, position, records, lambda record: _append(file, record), _saver(manager))
     finally:
         manager.close()
@@ -109,16 +110,29 @@ def _nothing(*_: Any) -> None:
     """Writes nothing."""
 
 
-def _append(file: TextIO, record: Record) -> None:
-    """Writes one line and hands it to the system."""
-    file.write(json.dumps(to_json(record), allow_nan=False) + "\n")
-    file.flush()
+def append_bytes(file: FileIO, data: bytes) -> None:
+    """Adds data to an unbuffered file: what is written is with the system at once, and nothing waits to fail again.
+
+    Raises:
+      OSError: it cannot be written, as on a full disk; the message names the file.
+    """
+    left = memoryview(data)
+    try:
+        while left:
+            left = left[file.write(left) :]
+    except OSError as error:
+        raise OSError(f"{file.name} cannot be written: {error.strerror}.") from error
+
+
+def _append(file: FileIO, record: Record) -> None:
+    """Writes one line of the log."""
+    append_bytes(file, json.dumps(to_json(record), allow_nan=False).encode() + b"\n")
 
 
 def _rewrite(path: Path, records: list[Record]) -> None:
     """Replaces the log in one go."""
     temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with temporary.open("wb", buffering=0) as file:
         for record in records:
             _append(file, record)
     temporary.replace(path)

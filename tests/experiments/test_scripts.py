@@ -16,6 +16,7 @@ SCRIPTS = (
     "reproduce_case",
     "benchmark_overhead",
     "gallery",
+    "watch",
 )
 
 

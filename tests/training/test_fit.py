@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from cnnprobe.training import journal
 from cnnprobe.training.fit import fit
 from cnnprobe.training.journal import read_log
 
@@ -111,6 +112,22 @@ def test_log_cut_within_a_line_is_mended(problem, tmp_path):
         fit(stopping(problem, 10), progress=False, directory=tmp_path)
     log = tmp_path / "readings.jsonl"
     log.write_text(log.read_text()[:-20])
+    assert_same(fit(problem, progress=False, directory=tmp_path), fit(problem, progress=False))
+    assert [record["step"] for record in lines(tmp_path, "step")] == list(range(12))
+
+
+def test_run_that_met_a_full_disk_is_resumed_exactly(problem, tmp_path, monkeypatch):
+    calls, real = itertools.count(), journal.append_bytes
+
+    def fill(file, data):
+        if next(calls) == 10:
+            raise OSError("readings.jsonl cannot be written: No space left on device.")
+        real(file, data)
+
+    with monkeypatch.context() as full:
+        full.setattr(journal, "append_bytes", fill)
+        with pytest.raises(OSError, match="No space left on device"):
+            fit(problem, progress=False, directory=tmp_path)
     assert_same(fit(problem, progress=False, directory=tmp_path), fit(problem, progress=False))
     assert [record["step"] for record in lines(tmp_path, "step")] == list(range(12))
 
