@@ -15,6 +15,9 @@ from experiments import cli, devices, problem_flags
 
 _DIRECTORY = flags.DEFINE_string("directory", None, "Where readings and checkpoints go; nothing is kept if unset.")
 _RESUME = flags.DEFINE_bool("resume", True, "Go on from the newest checkpoint in --directory.")
+_PATIENCE = flags.DEFINE_integer(
+    "patience", None, "Epochs without a lower validation loss after which training ends.", lower_bound=1
+)
 _NUM_DEVICES = flags.DEFINE_integer("num_devices", None, "Devices of each process that share a batch.", lower_bound=1)
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", 1, "Processes that share a batch.", lower_bound=1)
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first process; this machine's if unset.")
@@ -26,6 +29,7 @@ def run(
     directory: str | None = None,
     resume: bool = True,
     progress: bool = False,
+    patience: int | None = None,
     num_devices: int | None = None,
     **choices: Any,
 ) -> dict[str, Any]:
@@ -35,6 +39,7 @@ def run(
       directory: where readings and checkpoints go; None: nowhere.
       resume: whether to go on from the newest checkpoint in `directory`.
       progress: whether to show a progress bar.
+      patience: epochs without a lower validation loss after which training ends; None: it goes to the end.
       num_devices: of each process; None: the first one where there is one process, else one of each.
       **choices: what `problems.build_problem` takes.
 
@@ -50,7 +55,7 @@ def run(
     with cli.bad_input():
         problem, _ = build_problem(**choices)
         shared = None if is_alone else devices.first_devices(num_devices or 1)
-        history = fit(problem, directory=directory, resume=resume, progress=progress, devices=shared)
+        history = fit(problem, directory=directory, resume=resume, progress=progress, patience=patience, devices=shared)
         return {"history": history}
 
 
@@ -63,7 +68,7 @@ def main(argv: Sequence[str]) -> int | None:
     if _NUM_PROCESSES.value > 1:
         with cli.bad_input():
             devices.join_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    choices = problem_flags.chosen() | {"num_devices": _NUM_DEVICES.value}
+    choices = problem_flags.chosen() | {"num_devices": _NUM_DEVICES.value, "patience": _PATIENCE.value}
     result = run(directory=_DIRECTORY.value, resume=_RESUME.value, progress=not _PROCESS_ID.value, **choices)
     history = result["history"]
     for split, values in (("training", history.train), ("validation", history.valid)):
