@@ -70,7 +70,7 @@ def _print(result: dict[str, Any], learning_rate: float | None) -> None:
         return
     print(found.conclusion)
     if learning_rate is not None and found.suggestion == found.suggestion:  # which NaN is not
-        print(f"learning rate: {learning_rate * found.suggestion:.2g}")
+        print(f"learning rate: {learning_rate * found.suggestion:.2g} to {learning_rate * found.upper:.2g}")
     if result["picture"] is not None and not output_flags.QUIET.value:
         print(f"Picture: {result['picture']}")
 

@@ -18,7 +18,7 @@ NAME = "learning_rate_range"  # of both files
 
 
 def rates_figure(found: LearningRateRange) -> "Figure":
-    """The loss at every rate, faint, and smoothed, bold; the suggestion as a dot, the optimizer's own step dashed."""
+    """The loss at every rate, faint, and smoothed, bold; a dot where it falls fastest, the range above it shaded."""
     figure, axes = new_figure(2.6)
     axes.plot(found.rates, found.losses, color=WELL, alpha=0.25, linewidth=0.8)
     axes.plot(found.rates, found.smoothed, color=WELL, linewidth=2)
@@ -29,6 +29,7 @@ def rates_figure(found: LearningRateRange) -> "Figure":
     if found.rates[0] <= 1 <= found.rates[-1]:
         axes.axvline(1, color=INK, linestyle=(0, (4, 2)), linewidth=1, label="your step")
     if np.isfinite(found.suggestion):
+        axes.axvspan(found.suggestion, found.upper, color=BAND, alpha=0.15, linewidth=0)
         at = int(np.argmin(abs(np.log(found.rates / found.suggestion))))
         label = f"falls fastest: {found.suggestion:.2g}"
         axes.plot(found.suggestion, found.smoothed[at], "o", color=BAND, markersize=8, label=label)

@@ -32,6 +32,7 @@ class LearningRateRange(NamedTuple):
     losses: Float[np.ndarray, " steps"]  # the user's own on the training batch, before the update at that rate
     smoothed: Float[np.ndarray, " steps"]  # the same without the noise of the batches; NaN near both ends
     suggestion: float  # the rate at which the loss falls fastest; NaN: it cannot be told
+    upper: float  # the one at which the smoothed loss is lowest: above it the training breaks; NaN likewise
     conclusion: str  # the same in a sentence, or why it cannot be told
 
 
@@ -46,7 +47,7 @@ class Lines(NamedTuple):
 def learning_rate_range(
     problem: Problem, *, lowest: float = 1e-4, highest: float = 1e4, num_steps: int = 200, progress: bool = True
 ) -> LearningRateRange:
-    """Trains with a step that grows from batch to batch, and says at which size the loss falls fastest.
+    """Trains with a step that grows from batch to batch, and says between which two sizes to look for the best.
 
     The optimizer runs as it is, and what it returns is multiplied: 1 is the user's own step. Where its last act is to
     multiply by the learning rate, this is the same as another learning rate. A schedule goes on below the sweep: take a
@@ -54,7 +55,8 @@ def learning_rate_range(
 
     Slopes are those of lines through a tenth of the steps; a fall counts where it is beyond chance (1 % for the whole
     sweep, Student's t). Only what comes before the lowest loss is looked at, since a loss that exploded falls steeply
-    when it recovers.
+    when it recovers. As a rule longer trainings bear less than `upper` and want more than `suggestion`, since the sweep has
+    learnt before it comes to the larger steps.
 
     Args:
       problem: what to train; nothing of it is changed.
@@ -135,12 +137,14 @@ def _conclude(rates: Float[np.ndarray, " steps"], losses: Float[np.ndarray, " st
     bottom = int(np.nanargmin(lines.levels)) if np.isfinite(lines.levels).any() else 0
     fastest = int(np.argmin(np.where(falls[: bottom + 1], lines.slopes[: bottom + 1], np.inf)))
     reason = _reason(rates, lines, falls, fastest, is_whole)
-    suggestion = np.nan if reason else float(rates[fastest])
+    suggestion, upper = (np.nan, np.nan) if reason else (float(rates[fastest]), float(rates[bottom]))
     told = (
         f"The loss falls fastest at {suggestion:.2g} times the optimizer's own step and is lowest at"
-        f" {rates[bottom]:.2g} times."
+        f" {upper:.2g} times: look between the two."
     )
-    return LearningRateRange(rates, losses, lines.levels, suggestion, f"Cannot tell: {reason}." if reason else told)
+    return LearningRateRange(
+        rates, losses, lines.levels, suggestion, upper, f"Cannot tell: {reason}." if reason else told
+    )
 
 
 def _is_falling(lines: Lines, width: int) -> Bool[np.ndarray, " steps"]:

@@ -36,10 +36,10 @@ def test_the_conclusion_is_printed_and_the_picture_written(printed, tmp_path):
     assert (tmp_path / "learning_rate_range.png").exists()
 
 
-def test_the_learning_rate_is_the_users_times_the_suggestion(capsys):
-    found = LearningRateRange(np.ones(1), np.ones(1), np.ones(1), 3.0, "It falls.")
+def test_the_learning_rate_range_is_a_multiple_of_the_users_own(capsys):
+    found = LearningRateRange(np.ones(1), np.ones(1), np.ones(1), 3.0, 5.0, "It falls.")
     learning_rate_range._print({"found": found, "picture": None}, 0.01)
-    assert capsys.readouterr().out == "It falls.\nlearning rate: 0.03\n"
+    assert capsys.readouterr().out == "It falls.\nlearning rate: 0.03 to 0.05\n"
 
 
 def test_a_bad_range_is_bad_input():

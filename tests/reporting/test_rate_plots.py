@@ -9,7 +9,7 @@ from cnnprobe.training.rates import LearningRateRange
 RATES = np.geomspace(0.01, 100, 5)
 LOSSES = np.array([2.0, 2.0, 1.0, 0.5, 900.0])
 SMOOTHED = np.array([np.nan, 1.9, 1.1, 0.6, np.nan])
-FOUND = LearningRateRange(RATES, LOSSES, SMOOTHED, float(RATES[2]), "It falls.")
+FOUND = LearningRateRange(RATES, LOSSES, SMOOTHED, float(RATES[2]), float(RATES[3]), "It falls.")
 
 
 def test_the_suggestion_lies_on_the_smoothed_curve():
@@ -24,7 +24,7 @@ def test_an_explosion_does_not_flatten_the_rest():
 
 @pytest.mark.parametrize("losses", [np.full(5, np.nan), np.array([1.0, np.inf, 1.0, 1.0, 1.0]), np.ones(5)])
 def test_without_a_suggestion_there_is_no_dot(losses):
-    axes = rates_figure(FOUND._replace(losses=losses, suggestion=float("nan"))).axes[0]
+    axes = rates_figure(FOUND._replace(losses=losses, suggestion=float("nan"), upper=float("nan"))).axes[0]
     assert not [line for line in axes.lines if line.get_marker() == "o"]
 
 

@@ -100,6 +100,7 @@ def test_a_loss_that_is_no_number_gives_no_suggestion(problem):
 def test_the_steepest_fall_is_found():
     found = concluded(falling(50))
     assert abs(np.searchsorted(RATES, found.suggestion) - 50) <= 3
+    assert found.upper == RATES[np.nanargmin(found.smoothed)]
 
 
 def test_a_recovery_after_an_explosion_is_not_taken_for_a_fall():
