@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Bool, Float
 
-from cnnprobe.checks import check_integer
+from cnnprobe.checks import check_at_least, check_integer
 from cnnprobe.data.batching import endless_batches
 from cnnprobe.training.pipeline import prepare
 from cnnprobe.training.predict import count_classes
@@ -55,8 +55,8 @@ def learning_rate_range(
 
     Slopes are those of lines through a tenth of the steps; a fall counts where it is beyond chance (1 % for the whole
     sweep, Student's t). Only what comes before the lowest loss is looked at, since a loss that exploded falls steeply
-    when it recovers. As a rule longer trainings bear less than `upper` and want more than `suggestion`, since the sweep has
-    learnt before it comes to the larger steps.
+    when it recovers. As a rule longer trainings bear less than `upper` and want more than `suggestion`, since the sweep
+    has learnt much before it comes to larger steps.
 
     Args:
       problem: what to train; nothing of it is changed.
@@ -75,6 +75,8 @@ def learning_rate_range(
     """
     check_problem(problem)
     check_integer("num_steps", num_steps, FEWEST_STEPS)
+    check_at_least("lowest", lowest, 0)
+    check_at_least("highest", highest, 0)
     if not 0 < lowest < highest < np.inf:
         raise ValueError(f"lowest must be above 0 and below highest, got lowest={lowest!r}, highest={highest!r}.")
     rates = np.geomspace(lowest, highest, num_steps)
