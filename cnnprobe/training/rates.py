@@ -75,8 +75,8 @@ def learning_rate_range(
     """
     check_problem(problem)
     check_integer("num_steps", num_steps, FEWEST_STEPS)
-    check_at_least("lowest", lowest, 0)
-    check_at_least("highest", highest, 0)
+    check_at_least("lowest", lowest, 0.0)
+    check_at_least("highest", highest, 0.0)
     if not 0 < lowest < highest < np.inf:
         raise ValueError(f"lowest must be above 0 and below highest, got lowest={lowest!r}, highest={highest!r}.")
     rates = np.geomspace(lowest, highest, num_steps)
@@ -99,7 +99,7 @@ def fit_lines(losses: Float[np.ndarray, " steps"], width: int) -> Lines:
 
 
 def _swept_losses(
-    problem: Problem, rates: Float[np.ndarray, " steps"], width: int, progress: bool
+    problem: Problem, rates: Float[np.ndarray, " planned"], width: int, progress: bool
 ) -> Float[np.ndarray, " steps"]:
     """The loss at every rate, until it is lost."""
     table = jnp.asarray(rates, jnp.float32)
@@ -131,7 +131,9 @@ def _is_lost(losses: Sequence[float], width: int) -> bool:
     return bool(now > begun + LOST * max(begun - min(losses), np.std(losses[:width])))
 
 
-def _conclude(rates: Float[np.ndarray, " steps"], losses: Float[np.ndarray, " steps"], width: int) -> LearningRateRange:
+def _conclude(
+    rates: Float[np.ndarray, " planned"], losses: Float[np.ndarray, " steps"], width: int
+) -> LearningRateRange:
     """Where the loss falls fastest, or why that cannot be told."""
     rates, is_whole = rates[: len(losses)], len(losses) == len(rates)
     lines = fit_lines(losses, width)  # NaN, which is never the lowest, where the last loss is no number

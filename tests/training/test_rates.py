@@ -139,7 +139,7 @@ def test_a_loader_of_the_users_own_is_swept(problem):
     ("options", "message"),
     [
         ({"num_steps": 10}, "num_steps must be a whole number of at least 100, got 10"),
-        ({"highest": "large"}, "highest must be a number of at least 0, got 'large'"),
+        ({"highest": "large"}, "highest must be a number of at least 0.0, got 'large'"),
         ({"lowest": 0.0}, "lowest must be above 0 and below highest, got lowest=0.0"),
         ({"lowest": 2.0, "highest": 1.0}, "lowest must be above 0 and below highest, got lowest=2.0, highest=1.0"),
     ],
