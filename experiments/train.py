@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _DIRECTORY = flags.DEFINE_string("directory", None, "Where readings and checkpoints go; nothing is kept if unset.")
 _RESUME = flags.DEFINE_bool("resume", True, "Go on from the newest checkpoint in --directory.")
 _LOG = flags.DEFINE_list("log", [], "What else to write there: jsonl, csv, tensorboard, wandb, or several of them.")
+_PATIENCE = flags.DEFINE_integer(
+    "patience", None, "Epochs without a lower validation loss after which training ends.", lower_bound=1
+)
 _NUM_DEVICES = flags.DEFINE_integer("num_devices", None, "Devices of each process that share a batch.", lower_bound=1)
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", 1, "Processes that share a batch.", lower_bound=1)
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first process; this machine's if unset.")
@@ -33,6 +36,7 @@ def run(
     directory: str | None = None,
     resume: bool = True,
     progress: bool = False,
+    patience: int | None = None,
     num_devices: int | None = None,
     log: Sequence[str] = (),
     writers: "Sequence[Writer]" = (),
@@ -44,6 +48,7 @@ def run(
       directory: where readings and checkpoints go; None: nowhere.
       resume: whether to go on from the newest checkpoint in `directory`.
       progress: whether to show a progress bar.
+      patience: epochs without a lower validation loss after which training ends; None: it goes to the end.
       num_devices: of each process; None: the first one where there is one process, else one of each.
       log: what else to write below `directory`: jsonl, csv, tensorboard, wandb.
       writers: of the caller's own.
@@ -62,7 +67,8 @@ def run(
         chosen = [*writers, *make_writers(log, directory)]
         problem, _ = build_problem(**choices)
         shared = None if is_alone else devices.first_devices(num_devices or 1)
-        history = fit(problem, directory=directory, resume=resume, progress=progress, devices=shared, writers=chosen)
+        options: dict[str, Any] = {"patience": patience, "devices": shared, "writers": chosen}
+        history = fit(problem, directory=directory, resume=resume, progress=progress, **options)
         return {"history": history}
 
 
@@ -114,9 +120,10 @@ def main(argv: Sequence[str]) -> int | None:
         with cli.bad_input():
             devices.join_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     directory = _DIRECTORY.value
-    choices = problem_flags.chosen() | {"num_devices": _NUM_DEVICES.value, "log": _LOG.value}
+    choices = problem_flags.chosen() | {"num_devices": _NUM_DEVICES.value, "patience": _PATIENCE.value}
     own = [] if directory is None else [config_writer(directory)]
-    result = run(directory=directory, resume=_RESUME.value, progress=not _PROCESS_ID.value, writers=own, **choices)
+    options: dict[str, Any] = {"resume": _RESUME.value, "log": _LOG.value, "writers": own}
+    result = run(directory=directory, progress=not _PROCESS_ID.value, **options, **choices)
     history = result["history"]
     for split, values in (("training", history.train), ("validation", history.valid)):
         last = ", ".join(f"{name} {series[-1]:.3f}" for name, series in values.items() if len(series))

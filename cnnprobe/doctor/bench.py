@@ -1,15 +1,13 @@
 """The bench: what every measurement of one diagnosis shares, read once from the user's data."""
 
 import math
-from collections.abc import Iterator
-from itertools import count
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from cnnprobe.data.batching import epoch_batches, num_batches
+from cnnprobe.data.batching import endless_batches, epoch_batches, num_batches
 from cnnprobe.data.sampling import sample
 from cnnprobe.probes.labels import class_ids
 from cnnprobe.training.pipeline import prepare
@@ -72,7 +70,7 @@ def make_bench(problem: Problem) -> Bench:
     Raises:
       ValueError: a source yields no examples, or examples of several shapes.
     """
-    first = next(stream(problem))
+    first = next(endless_batches(problem))
     one = _prepared(problem, Batch(first.images[:1], first.labels[:1]), None, train=True)
     most, num_classes, steps = _most_images(one.images), count_classes(problem), num_batches(problem)
     if problem.batches is None:
@@ -84,23 +82,6 @@ def make_bench(problem: Problem) -> Bench:
         return Bench(problem, num_classes, train, train, False, steps)
     held_out = sample(problem.valid, most, seed=problem.seed)
     return Bench(problem, num_classes, train, _prepared(problem, held_out, num_classes, train=False), True, steps)
-
-
-def stream(problem: Problem) -> Iterator[Batch]:
-    """The user's training batches as the loader hands them out, epoch after epoch without an end.
-
-    A loader is asked for its own epochs only, over and over: it may know no others.
-
-    Raises:
-      ValueError: an epoch has no batches.
-    """
-    for epoch in count():
-        batches = epoch_batches(problem, epoch % problem.num_epochs if problem.batches else epoch)
-        first = next(batches, None)
-        if first is None:
-            raise ValueError(f"problem.batches must yield at least one batch an epoch, got none in epoch {epoch}.")
-        yield first
-        yield from batches
 
 
 def decide(outputs: Outputs, num_classes: int) -> Int[np.ndarray, " batch"]:

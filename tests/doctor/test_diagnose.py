@@ -28,7 +28,7 @@ def test_names_the_planted_fault(fault):
     assert diagnosis.findings[0].cause == EXPECTED[fault]
 
 
-@pytest.mark.parametrize("variant", ["batch norm", "own loader"])
+@pytest.mark.parametrize("variant", ["batch norm", "own loader", "mixup"])
 def test_silent_on_healthy_clothes(variant):
     diagnosis = cp.diagnose(HEALTHY[variant](clothes()), budget_seconds=BUDGET)
     assert [finding.cause for finding in diagnosis.findings] == []

@@ -11,6 +11,8 @@ SCRIPTS = (
     "train",
     "demo",
     "checklist",
+    "learning_rate_range",
+    "cross_validate",
     "benchmark_diagnosis",
     "calibrate",
     "reproduce_case",

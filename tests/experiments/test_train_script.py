@@ -103,3 +103,12 @@ def test_devices_that_cannot_be_had_are_bad_input(arguments, message):
     ended = in_a_process_of_its_own(*arguments)
     assert (ended.returncode, ended.stderr.count("error:")) == (2, 1)
     assert message in ended.stderr
+
+
+def test_patience_ends_a_training_that_does_not_get_better(capsys):
+    with flagsaver.flagsaver():
+        flags.FLAGS(
+            ["train", "--dataset=textures", "--num_images=60", "--num_epochs=4", "--patience=1", "--learning_rate=0"]
+        )
+        train.main(["train"])
+    assert capsys.readouterr().out.splitlines()[-1] == "steps: 2"

@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from cnnprobe.training.journal import Position, append_bytes, open_journal, read_log, to_json, to_number
+from cnnprobe.training.checkpoints import Position
+from cnnprobe.training.journal import append_bytes, open_journal, read_log, to_json, to_number
 from cnnprobe.training.step import init_state
 
 
@@ -140,3 +141,9 @@ def test_what_is_written_in_parts_is_written_whole():
     file = Slow()
     append_bytes(file, b"0123456789")
     assert file.getvalue() == b"0123456789"
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path, state):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"directory must be a folder that can be written, got .*file/run: "):
+        opened(tmp_path / "file" / "run", state).__enter__()

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from cnnprobe.doctor.bench import Bench, decide, stream
+from cnnprobe.data.batching import endless_batches
+from cnnprobe.doctor.bench import Bench, decide
 from cnnprobe.doctor.compiled import class_counts
 from cnnprobe.doctor.run import Run, outputs_of
 from cnnprobe.probes.collapse import BatchCollapse, batch_collapse, collapse_split
@@ -63,7 +64,8 @@ def look_at_collapse(bench: Bench, run: Run) -> tuple[dict[str, float], dict[str
     if not own.index > SPLIT_FROM:
         return facts, {"collapse mechanism": "none"}
     key = jax.random.key(bench.problem.seed)
-    loader = (prepare(bench.problem, b, key, train=True).images for b in islice(stream(bench.problem), NUM_BATCHES))
+    batches = islice(endless_batches(bench.problem), NUM_BATCHES)
+    loader = (prepare(bench.problem, b, key, train=True).images for b in batches)
     drawn = _random_batches(bench)
     split = collapse_split(
         own,
