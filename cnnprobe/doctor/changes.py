@@ -13,18 +13,15 @@ from cnnprobe.data.augment import Augment, compose, random_flip, random_rotation
 from cnnprobe.data.sampling import num_examples
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import (
-    balance_classes,
     cross_entropy,
-    keep_examples,
     log_of,
     map_outputs,
     operate,
     replace_optimizer,
     scale_updates,
-    shuffle_batches,
-    standardise_inputs,
     use_cross_entropy,
 )
+from cnnprobe.doctor.remedies_data import balance_classes, keep_examples, shuffle_batches, standardise_inputs
 from cnnprobe.models.networks import baseline_cnn, residual_cnn, small_cnn
 from cnnprobe.models.plain import average_pool
 from cnnprobe.tracing.surgery import replace_activation

@@ -7,7 +7,7 @@ import numpy as np
 
 from cnnprobe.doctor.bands import healthy_band
 from cnnprobe.doctor.observation import Observation
-from cnnprobe.doctor.remedies import keep_examples
+from cnnprobe.doctor.remedies_data import keep_examples
 from cnnprobe.doctor.trial import Plan, control, run_twin
 from cnnprobe.types import Dataset
 

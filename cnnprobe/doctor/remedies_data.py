@@ -1,22 +1,105 @@
 """Remedies for data, labels and their splits: pure functions from a problem to the problem with one thing mended."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from cnnprobe.data.batching import epoch_batches
+from cnnprobe.data.batching import epoch_batches, reshuffle
 from cnnprobe.data.sampling import num_examples, take
-from cnnprobe.doctor.remedies import map_images
 from cnnprobe.probes.features import random_features
 from cnnprobe.probes.inputs import ridge_readings
 from cnnprobe.probes.labels import class_ids
 from cnnprobe.types import Dataset, Images, Labels, Problem, Remedy
 
 GCE_POWER = 0.7  # of the generalised cross-entropy: 0 is cross-entropy, 1 the mean absolute error
+
+
+# --- inputs --------------------------------------------------------------------------------------------------------
+
+
+def _then(first: Callable | None, second: Callable) -> Callable:
+    """`second` after `first`; `second` alone where there is no first."""
+    return second if first is None else lambda images: second(first(images))
+
+
+def map_images(fn: Callable[[Images], Images]) -> Remedy:
+    """Applies `fn` to everything that the model is fed, in training and in validation."""
+
+    def remedy(problem: Problem) -> Problem:
+        """The problem with this one thing changed."""
+        loader, valid = problem.batches, problem.preprocess_valid
+        return problem._replace(
+            preprocess=_then(problem.preprocess, fn),
+            preprocess_valid=None if valid is None else _then(valid, fn),
+            batches=loader and (lambda epoch: ((fn(images), labels) for images, labels in loader(epoch))),
+        )
+
+    return remedy
+
+
+def standardise_inputs(mean: float, std: float) -> Remedy:
+    """Brings the inputs to mean 0 and standard deviation 1."""
+    return map_images(lambda images: ((np.asarray(images, np.float32) - mean) / std).astype(np.float32))
+
+
+def keep_examples(kept: Int[np.ndarray, " kept"]) -> Remedy:
+    """Trains on the examples `kept` alone; an index may stand more than once."""
+
+    def remedy(problem: Problem) -> Problem:
+        """The problem with this one thing changed."""
+        batch = take(problem.train, kept)
+        return problem._replace(train=Dataset(batch.images, batch.labels))
+
+    return remedy
+
+
+# --- labels and order ----------------------------------------------------------------------------------------------
+
+
+def map_labels(fn: Callable[[Labels], Labels]) -> Remedy:
+    """Applies `fn` to the labels of training and validation."""
+
+    def relabel(data: Any) -> Any:
+        """One split with new labels."""
+        if data is None:
+            return None
+        batch = take(data, np.arange(num_examples(data)))
+        return Dataset(batch.images, fn(np.asarray(batch.labels)))
+
+    def remedy(problem: Problem) -> Problem:
+        """The problem with this one thing changed."""
+        loader = problem.batches
+        return problem._replace(
+            train=relabel(problem.train),
+            valid=relabel(problem.valid),
+            batches=loader and (lambda epoch: ((images, fn(np.asarray(labels))) for images, labels in loader(epoch))),
+        )
+
+    return remedy
+
+
+def balance_classes(problem: Problem) -> Problem:
+    """Repeats the examples of rare classes until every class is as large as the largest."""
+    batch = take(problem.train, np.arange(num_examples(problem.train)))
+    ids = np.asarray(class_ids(batch.labels, problem.num_classes))
+    classes, counts = np.unique(ids, return_counts=True)
+    rng = np.random.default_rng(problem.seed)
+    rows = [np.resize(rng.permutation(np.flatnonzero(ids == c)), counts.max()) for c in classes]
+    kept = rng.permutation(np.concatenate(rows))
+    return problem._replace(train=Dataset(np.asarray(batch.images)[kept], np.asarray(batch.labels)[kept]))
+
+
+def shuffle_batches(problem: Problem) -> Problem:
+    """Draws the batches at random over the whole set."""
+    return reshuffle(problem)
+
+
+# --- images that are too small, and augmentation --------------------------------------------------------------------
 
 
 def enlarged(images: Images, factor: int) -> np.ndarray:

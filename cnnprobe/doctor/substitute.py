@@ -13,7 +13,8 @@ import optax
 from jaxtyping import Int
 
 from cnnprobe.doctor.bench import Bench
-from cnnprobe.doctor.remedies import redraw_parameters, replace_optimizer, standardise_inputs, use_cross_entropy
+from cnnprobe.doctor.remedies import redraw_parameters, replace_optimizer, use_cross_entropy
+from cnnprobe.doctor.remedies_data import standardise_inputs
 from cnnprobe.doctor.run import train_run
 from cnnprobe.models.networks import small_cnn
 from cnnprobe.types import Dataset, Problem, Remedy

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from cnnprobe.doctor import remedies
+from cnnprobe.doctor import remedies, remedies_data
 from cnnprobe.models.networks import small_cnn
 from cnnprobe.training.pipeline import prepare
 from cnnprobe.types import Batch, Dataset, Model
@@ -23,33 +23,33 @@ def fed(problem, images, *, train=True):
 
 def test_standardised_inputs_have_mean_0_and_std_1(problem):
     images = problem.train.images
-    mended = remedies.standardise_inputs(float(images.mean()), float(images.std()))(problem)
+    mended = remedies_data.standardise_inputs(float(images.mean()), float(images.std()))(problem)
     assert fed(mended, images).mean() == pytest.approx(0, abs=1e-5)
     assert fed(mended, images, train=False).std() == pytest.approx(1, abs=1e-5)
 
 
 def test_map_images_comes_after_the_users_preprocessing_and_reaches_the_loader(problem):
     own = problem._replace(preprocess=lambda x: x * 0 + 3, batches=lambda epoch: [(np.ones((2, 4)), np.zeros(2))])
-    mended = remedies.map_images(lambda x: x * 2)(own)
+    mended = remedies_data.map_images(lambda x: x * 2)(own)
     assert mended.preprocess(np.ones(2)).tolist() == [6, 6]
     assert next(iter(mended.batches(0)))[0].max() == 2
 
 
 def test_remedies_leave_the_problem_alone(problem):
     before = problem.train.images.copy()
-    remedies.standardise_inputs(1.0, 2.0)(problem)
-    remedies.balance_classes(problem)
+    remedies_data.standardise_inputs(1.0, 2.0)(problem)
+    remedies_data.balance_classes(problem)
     np.testing.assert_array_equal(problem.train.images, before)
 
 
 def test_balanced_classes_are_equally_frequent(problem):
     skewed = problem._replace(train=Dataset(problem.train.images, np.array([0] * 15 + [1] * 4 + [2])))
-    counts = np.bincount(remedies.balance_classes(skewed).train.labels)
+    counts = np.bincount(remedies_data.balance_classes(skewed).train.labels)
     assert counts.tolist() == [15, 15, 15]
 
 
 def test_map_labels_serves_both_splits(problem):
-    mended = remedies.map_labels(lambda y: y + 5)(problem._replace(valid=problem.train))
+    mended = remedies_data.map_labels(lambda y: y + 5)(problem._replace(valid=problem.train))
     np.testing.assert_array_equal(mended.train.labels, problem.train.labels + 5)
     np.testing.assert_array_equal(mended.valid.labels, problem.train.labels + 5)
 

@@ -9,7 +9,7 @@ from cnnprobe.data.sampling import num_examples
 from cnnprobe.doctor.bands import healthy_band
 from cnnprobe.doctor.causes.record import TINY, Advice, Cause, fact, graded_log, highest, lowest, readings, rising
 from cnnprobe.doctor.observation import Observation
-from cnnprobe.doctor.remedies import keep_examples, standardise_inputs
+from cnnprobe.doctor.remedies_data import keep_examples, standardise_inputs
 from cnnprobe.types import Dataset, Evidence, Problem, Reading, Remedy
 
 SCALE_MARGIN = 4.0  # times the healthy band's edge: between the widest healthy inputs and raw bytes lie two decades

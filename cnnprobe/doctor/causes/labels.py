@@ -9,8 +9,8 @@ from cnnprobe.doctor.causes.pairing import MOVED, dealt_anew_share
 from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, lowest, readings
 from cnnprobe.doctor.looks.passes import UNSURE_Z
 from cnnprobe.doctor.observation import Observation
-from cnnprobe.doctor.remedies import balance_classes, map_labels, shuffle_batches, use_cross_entropy
-from cnnprobe.doctor.remedies_data import train_as_stored
+from cnnprobe.doctor.remedies import use_cross_entropy
+from cnnprobe.doctor.remedies_data import balance_classes, map_labels, shuffle_batches, train_as_stored
 from cnnprobe.types import Dataset, Evidence, Remedy
 
 PAIRED_Z = 4.0  # standard deviations of the permutation null that only paired labels reach
