@@ -6,8 +6,10 @@ import time
 from cnnprobe.doctor.bench import above_chance
 from cnnprobe.doctor.causes.noise import is_limited_by_noise
 from cnnprobe.doctor.causes.record import fact
+from cnnprobe.doctor.looks.run import look_at_loss_curve
 from cnnprobe.doctor.observation import Observation, error_text
 from cnnprobe.doctor.rank import BASELINE, ENOUGH, has_learnt, is_cut_short
+from cnnprobe.doctor.run import planned_steps
 from cnnprobe.doctor.trial import Plan, control, scored_run
 from cnnprobe.types import Diagnosis, Evidence, Finding
 
@@ -15,6 +17,7 @@ STOPPERS = ("the model's init", "the model's forward pass", "the user's loss", "
 FEW_UPDATES = 50  # below which even a healthy network still predicts one class
 BEHIND = 0.7  # of the baseline, above chance; of the healthy runs of the calibration that learnt, each reached .74
 WORSE = 1.5  # times the loss of a blind guess: a network that is surely wrong on what it gets wrong
+WORTH_IT = 1.5  # times the steps of a run that the clock has cut, from which it is run again
 LONGER = 3  # times the user's own steps, to see whether more would help
 
 
@@ -30,6 +33,25 @@ def _gain_from_longer(plan: Plan, seen: Observation) -> float:
         return scored_run(plan.bench.problem, plan.bench, longer).accuracy - control(plan, 0).accuracy
     except Exception:  # a loader may end, and the clock may cut the run
         return float("nan")
+
+
+def _continued(plan: Plan, seen: Observation) -> Observation:
+    """The same with a longer run, where the clock cut the first one before it had learnt and time is left after all."""
+    if seen.run is None or seen.run.is_complete or not (_is_behind(seen) or not has_learnt(seen)):
+        return seen
+    made, left = len(seen.run.curve.loss), plan.deadline - time.monotonic()
+    num_steps = min(planned_steps(seen.bench), int(made * left / plan.cost_seconds))
+    if num_steps < WORTH_IT * made:
+        return seen
+    try:
+        scored = scored_run(plan.bench.problem, plan.bench, plan._replace(num_steps=num_steps, run_seconds=left))
+    except Exception:  # a loader may end, and the clock may cut this run too
+        return seen
+    blind, is_complete = fact(seen, "loss uniform"), num_steps == planned_steps(seen.bench)
+    reached = {"validation accuracy": scored.accuracy, "number of updates": float(num_steps)}
+    reached |= look_at_loss_curve(scored.curve, blind)
+    run = seen.run._replace(curve=scored.curve, is_complete=is_complete)
+    return seen._replace(run=run, facts={**seen.facts, **reached})
 
 
 def _steps(seen: Observation) -> str:
@@ -125,6 +147,8 @@ def conclude(
         stopped = [(what, why) for what, why in seen.failures.items() if what in STOPPERS]
         causes = [_does_not_run(*(stopped or [("the training", "no step was made")])[-1])]
         findings = (*causes, *findings)
+    if not causes:
+        seen = _continued(plan, seen)
     verdict, summary = ("faulty", _with_fault(causes[0])) if causes else _without_fault(plan, seen)
     missed = tuple(f"{what}: {why}" for what, why in seen.failures.items())
     return Diagnosis(
