@@ -1,9 +1,11 @@
-"""Runs of one problem on several parts of its images, trained together.
+"""Runs of one problem on several parts of its images, for error bars.
 
-Error bars need several runs, and a small network leaves most of a machine idle: here every step is one compiled program
-for all runs at once.
+On an accelerator, which a small network leaves mostly idle, every step is one compiled program for all runs at once. On
+a processor the runs come one after the other: kernels that differ from run to run make convolutions there several times
+slower (`experiments/benchmark_trials.py`).
 """
 
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -87,9 +89,9 @@ def train_folds(problem: Problem, splits: Splits, *, num_steps: int) -> Scores:
     data = Batch(np.asarray(batch.images), np.asarray(batch.labels))
     keys = jax.random.split(jax.random.key(problem.seed), len(splits.train))
     orders = np.stack([_places(problem, row, run, num_steps) for run, row in enumerate(splits.train)])
-    states = _trained(problem, keys, data, orders)
-    score = jax.jit(jax.vmap(partial(_hits, problem), in_axes=(None, 0, 0)))
-    hits = np.asarray(score(data, states.params, states.model_state))
+    train = _trained_in_turn if jax.default_backend() == "cpu" else _trained_together
+    score = jax.jit(partial(_hits, problem))
+    hits = np.stack([score(data, last.params, last.model_state) for last in train(problem, keys, data, orders)])
     return Scores(*(np.take_along_axis(hits, rows, axis=1).mean(axis=1) for rows in splits))
 
 
@@ -104,24 +106,36 @@ def _places(problem: Problem, own: Int[np.ndarray, " n"], run: int, num_steps: i
     return np.concatenate(epochs)[:num_steps]
 
 
-def _trained(problem: Problem, keys: Array, data: Batch, orders: Int[np.ndarray, "runs steps batch"]) -> TrainState:
-    """The last state of every run, stacked; each step is one call for all runs.
-
-    A loop on the host, and not a `scan`: XLA runs convolutions inside of loops several times slower on a processor.
-    """
+def _advance(problem: Problem) -> Callable[[TrainState, Images, Labels], TrainState]:
+    """One step of one run."""
     step = make_train_step(
         problem.model, problem.loss, problem.optimizer, num_classes=count_classes(problem), predict=problem.predict
     )
+    return lambda state, images, labels: step(state, _augmented(problem, state, images), labels)[0]
 
-    def advance(state: TrainState, images: Images, labels: Labels) -> TrainState:
-        """One step of one run."""
-        return step(state, _augmented(problem, state, images), labels)[0]
 
-    together = jax.jit(jax.vmap(advance), donate_argnums=0)
+def _trained_in_turn(
+    problem: Problem, keys: Array, data: Batch, orders: Int[np.ndarray, "runs steps batch"]
+) -> Iterator[TrainState]:
+    """The last state of each run, one run after the other."""
+    advance = jax.jit(_advance(problem), donate_argnums=0)
+    for key, places in zip(keys, orders, strict=True):
+        state = init_state(problem, key, data.images)
+        for rows in places:
+            state = advance(state, data.images[rows], data.labels[rows])
+        yield state
+
+
+def _trained_together(
+    problem: Problem, keys: Array, data: Batch, orders: Int[np.ndarray, "runs steps batch"]
+) -> Iterator[TrainState]:
+    """The same; each step is one call for all runs."""
+    advance = jax.jit(jax.vmap(_advance(problem)), donate_argnums=0)
     states = jax.vmap(lambda key: init_state(problem, key, data.images))(keys)
     for places in orders.swapaxes(0, 1):
-        states = together(states, data.images[places], data.labels[places])
-    return states
+        states = advance(states, data.images[places], data.labels[places])
+    for run in range(len(keys)):
+        yield jax.tree.map(lambda leaf, run=run: leaf[run], states)
 
 
 def _augmented(problem: Problem, state: TrainState, images: Images) -> Images:

@@ -37,7 +37,9 @@ def one_by_one(problem, splits, num_steps):
     return np.array(scores).T
 
 
-def test_runs_together_are_the_runs_one_by_one(problem):
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_runs_in_turn_and_together_are_those_of_a_plain_loop(backend, problem, monkeypatch):
+    monkeypatch.setattr(folds.jax, "default_backend", lambda: backend)
     splits = fold_splits(24, num_folds=3)
     expected = one_by_one(problem, splits, 9)
     np.testing.assert_allclose(train_folds(problem, splits, num_steps=9), expected, atol=1e-6)
