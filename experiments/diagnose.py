@@ -78,7 +78,8 @@ def main(argv: Sequence[str]) -> int:
     """Runs with the parsed flags, prints, and returns the exit code."""
     del argv
     budget_seconds = report_flags.BUDGET_SECONDS.value
-    with cli.waiting(f"diagnosing, at most {budget_seconds:.0f} s", shown=not output_flags.is_silent()):
+    waiting = cli.waiting(f"diagnosing, at most {budget_seconds:.0f} s", shown=not output_flags.is_silent())
+    with waiting, output_flags.result_only():
         result = run(budget_seconds=budget_seconds, report_dir=report_flags.REPORT_DIR.value, **problem_flags.chosen())
     _print(result)
     return cli.FAULTY if result["diagnosis"].verdict == "faulty" else cli.HEALTHY

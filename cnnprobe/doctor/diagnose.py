@@ -41,7 +41,7 @@ def diagnose(problem: Problem, *, budget_seconds: float = 60.0) -> Diagnosis:
     started = time.monotonic()
     deadline, run_seconds = started + budget_seconds, RUN_SHARE * budget_seconds
     try:
-        bench = make_bench(problem)
+        bench = make_bench(problem, seconds=run_seconds)
     except Exception as error:  # the user's loader or preprocessing may raise anything
         return unreadable(error, started)
     seen = observe(bench, seconds=run_seconds, deadline=deadline)

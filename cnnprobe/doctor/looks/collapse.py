@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from cnnprobe.data.sampling import in_time
 from cnnprobe.doctor.bench import Bench, decide, stream
 from cnnprobe.doctor.compiled import class_counts
 from cnnprobe.doctor.run import Run, outputs_of
@@ -42,7 +43,7 @@ def _frozen(bench: Bench, run: Run, batches: Iterable[np.ndarray], *, train_mode
     counts: list[Int[np.ndarray, " classes"]] = []
     for index, images in enumerate(batches):
         key = jax.random.key(index)
-        outputs = outputs_of(bench.problem, run.last, images, train_mode=train_mode, key=key)
+        outputs = outputs_of(bench.problem, run.last, images, train_mode=train_mode, key=key, deadline=bench.deadline)
         counts.append(np.asarray(class_counts(decide(outputs, bench.num_classes), bench.num_classes)))
     return batch_collapse(np.stack(counts))
 
@@ -63,7 +64,8 @@ def look_at_collapse(bench: Bench, run: Run) -> tuple[dict[str, float], dict[str
     if not own.index > SPLIT_FROM:
         return facts, {"collapse mechanism": "none"}
     key = jax.random.key(bench.problem.seed)
-    loader = (prepare(bench.problem, b, key, train=True).images for b in islice(stream(bench.problem), NUM_BATCHES))
+    batches = in_time(islice(stream(bench.problem), NUM_BATCHES), bench.read_seconds)
+    loader = (prepare(bench.problem, batch, key, train=True).images for batch in batches)
     drawn = _random_batches(bench)
     split = collapse_split(
         own,

@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 from jaxtyping import Float, Int
 
-from cnnprobe.data.sampling import sample
+from cnnprobe.data.sampling import in_time, sample
 from cnnprobe.doctor.bench import Bench, stream
 from cnnprobe.doctor.looks.passes import look_at_stored_pairs
 from cnnprobe.probes.inputs import (
@@ -59,7 +59,8 @@ def look_at_order(bench: Bench) -> dict[str, float]:
     pool = _label_pool(bench)
     if pool is None:
         return {}
-    batches = [class_ids(b.labels, bench.num_classes) for b in islice(stream(bench.problem), BATCHES_READ)]
+    read = in_time(islice(stream(bench.problem), BATCHES_READ), bench.read_seconds)
+    batches = [class_ids(batch.labels, bench.num_classes) for batch in read]
     seen = [ids for ids in batches if ids is not None]
     return order_facts(seen, pool, num_classes=bench.num_classes, seed=bench.problem.seed)
 
@@ -83,7 +84,8 @@ def _label_pool(bench: Bench) -> Int[np.ndarray, " n"] | None:
     problem = bench.problem
     if problem.batches is None:
         return bench.train.ids
-    return class_ids(sample(problem.train, len(bench.train.images), seed=problem.seed).labels, bench.num_classes)
+    drawn = sample(problem.train, len(bench.train.images), seed=problem.seed, seconds=bench.read_seconds)
+    return class_ids(drawn.labels, bench.num_classes)
 
 
 def _entropies(batches: Sequence[np.ndarray], num_classes: int) -> Float[np.ndarray, " batches"]:

@@ -33,7 +33,8 @@ class Probed(NamedTuple):
 def run_forward(bench: Bench, weights: tuple[Params, State]) -> Probed:
     """The model's outputs in evaluation mode."""
     images = bench.train.images[:NUM_PROBED]
-    raw = outputs_of(bench.problem, weights, images, train_mode=False, key=jax.random.key(0))
+    options = {"train_mode": False, "key": jax.random.key(0), "deadline": bench.deadline}
+    raw = outputs_of(bench.problem, weights, images, **options)
     return Probed(raw, scores_of(raw, bench.num_classes))
 
 

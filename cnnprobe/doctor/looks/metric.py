@@ -16,7 +16,8 @@ def look_at_metric(bench: Bench, run: Run) -> dict[str, float]:
     ids, images = bench.valid.ids, bench.valid.images
     if bench.problem.predict is None or ids is None:
         return {}
-    outputs = outputs_of(bench.problem, run.last, images, train_mode=False, key=jax.random.key(0))
+    options = {"train_mode": False, "key": jax.random.key(0), "deadline": bench.deadline}
+    outputs = outputs_of(bench.problem, run.last, images, **options)
     if main_output(outputs, bench.num_classes).shape[-1] not in (1, bench.num_classes):
         return {}
     own = np.asarray(predict_classes(outputs, len(images), predict=bench.problem.predict))
