@@ -107,12 +107,16 @@ def run_model(
     """`model.apply`, checked to return a pair.
 
     Raises:
-      ValueError: it returns anything else, an array of two rows among it, which would unpack without a word.
+      ValueError: it returns anything else, an array of two rows among it, which would unpack without a word, or
+        outputs without an array.
     """
     result = model.apply(params, state, images, key=key, train=train)
     if not isinstance(result, tuple) or len(result) != 2:
         place = place_of(model.apply)
         raise ValueError(f"model.apply must return (outputs, state), got {_describe(result)}{place}.")
+    if not jax.tree.leaves(result[0]):
+        place = place_of(model.apply)
+        raise ValueError(f"model.apply must return outputs that hold an array, got {result[0]!r:.200}{place}.")
     return result
 
 

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import cnnprobe as cp
-from cnnprobe.doctor.bench import FEWEST, make_bench
+from cnnprobe.doctor.bench import make_bench
 from cnnprobe.doctor.looks.augmentation import look_at_augmentation
 from cnnprobe.types import Dataset, Model, Problem
 from experiments.problems import cross_entropy
@@ -100,12 +100,13 @@ SLOW = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", SLOW)
+@pytest.mark.parametrize("where", ["apply", "augment", "loader"])
 def test_the_budget_is_kept_whatever_is_slow(where, clock):
     started = clock.now[0]
     diagnosis = cp.diagnose(tiny(**SLOW[where](clock, 1.0)), budget_seconds=20.0)
     assert clock.now[0] - started <= 1.2 * 20.0
-    assert diagnosis.verdict != "healthy" or not diagnosis.untried
+    assert diagnosis.verdict != "healthy"  # for want of time
+    assert "no time was left" in " ".join(diagnosis.untried)
 
 
 @pytest.mark.parametrize("where", ["loader", "items", "preprocess"])
@@ -113,8 +114,8 @@ def test_slow_data_are_read_in_part(where, clock):
     problem = tiny(**SLOW[where](clock, 0.5))
     started = clock.now[0]
     bench = make_bench(problem, seconds=2.0)
-    assert len(bench.train.images) <= FEWEST + 16
-    assert clock.now[0] - started < 2.0 + 16 * 0.5
+    assert len(bench.train.images) < 160
+    assert clock.now[0] - started < 3 * 2.0
 
 
 def test_data_that_are_not_slow_are_read_whole():
@@ -159,7 +160,6 @@ MISBEHAVING = {
     "loader gives None": {"batches": lambda epoch: None},
     "loader ends": {"batches": lambda epoch: ENDING},
     "loader changes shape": {"batches": lambda epoch: map(changing(lambda batch: batch), batches_of(tiny().train)(0))},
-    "preprocess changes shape": {"preprocess": changing(lambda images: images)},
 }
 
 
