@@ -1,6 +1,7 @@
 """All that is measured of a problem, each measurement on its own: one that fails is noted, the others go on."""
 
 import math
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -38,22 +39,31 @@ from cnnprobe.types import GraphRow
 
 ARRIVED = 0.05  # share of the first statistics that is left when they are held to have arrived
 MOST_PASSES = 400
+LONG = ("the training step", "the look at the layers", "the look at the two modes")
 
 T = TypeVar("T")
 Attempt = Callable[[str, Callable[[], T], T], T]
 
 
 def _attempter(failures: dict[str, str], deadline: float) -> Attempt:
-    """`attempt(what, measure, otherwise)`: what `measure` returns; `otherwise`, noted, if it raises or time is over."""
+    """`attempt(what, measure, otherwise)`: what `measure` returns; `otherwise`, noted, if it raises or time is over.
+
+    What compiles a whole step is not begun where less time is left than the longest measurement before it took: a
+    compilation cannot be broken off.
+    """
+    took = [0.0]
 
     def attempt(what: str, measure: Callable[[], T], otherwise: T) -> T:
         """Runs one measurement of code that may raise anything."""
+        started = time.monotonic()
         try:
-            check_time(deadline)
+            check_time(deadline - max(took) if what in LONG else deadline)
             return measure()
         except Exception as error:  # the user's model, loss and loader are what is being examined
             failures[what] = NO_TIME if str(error) == NO_TIME else error_text(error)
             return otherwise
+        finally:
+            took.append(0.0 if what in LONG else time.monotonic() - started)
 
     return attempt
 
