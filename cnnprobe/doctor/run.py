@@ -156,8 +156,16 @@ def outputs_of(
     """What the model says of prepared `images`, on the host; in training mode in batches of the user's size."""
     batch = Batch(images, np.zeros(len(images), np.int32))
     size = min(problem.batch_size, len(images)) if train_mode else None
-    options = {"train_mode": train_mode, "key": key, "slice_size": size, "deadline": deadline}
-    return collect_outputs(problem, *weights, batch, **options)[0]
+    outputs, _ = collect_outputs(
+        problem, *weights, batch, train_mode=train_mode, key=key, slice_size=size, deadline=deadline
+    )
+    return outputs
+
+
+def evaluated(problem: Problem, bench: Bench, weights: tuple[Params, State], images: np.ndarray) -> Outputs:
+    """What the model says of prepared `images` in evaluation mode, if there is time."""
+    key = jax.random.key(0)
+    return outputs_of(problem, weights, images, train_mode=False, key=key, deadline=bench.deadline)
 
 
 def score(problem: Problem, bench: Bench, weights: tuple[Params, State]) -> float:
@@ -168,8 +176,7 @@ def score(problem: Problem, bench: Bench, weights: tuple[Params, State]) -> floa
     ids = bench.valid.ids
     if ids is None:
         return float("nan")
-    options = {"train_mode": False, "key": jax.random.key(0), "deadline": bench.deadline}
-    outputs = outputs_of(problem, weights, bench.valid.images, **options)
+    outputs = evaluated(problem, bench, weights, bench.valid.images)
     reached = float(balanced_accuracy(_predicted(problem, bench, outputs), ids, bench.num_classes))
     classes = np.unique(ids)
     return reached * float(np.mean((classes >= 0) & (classes < bench.num_classes)))

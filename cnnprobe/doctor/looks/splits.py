@@ -3,13 +3,12 @@
 import hashlib
 import math
 
-import jax
 import numpy as np
 from jaxtyping import Bool, Int
 
 from cnnprobe.data.sampling import num_examples, sample
 from cnnprobe.doctor.bench import Bench, decide, most_images
-from cnnprobe.doctor.run import Run, outputs_of
+from cnnprobe.doctor.run import Run, evaluated
 from cnnprobe.probes.features import image_rows
 from cnnprobe.probes.labels import class_ids
 from cnnprobe.types import Dataset, Images, Source
@@ -109,8 +108,7 @@ def look_at_leak(bench: Bench, run: Run) -> dict[str, float]:
     is_leaked, _ = leaked(bench)
     if not 0 < is_leaked.sum() < len(is_leaked):
         return {}
-    options = {"train_mode": False, "key": jax.random.key(0), "deadline": bench.deadline}
-    outputs = outputs_of(bench.problem, run.last, bench.valid.images, **options)
+    outputs = evaluated(bench.problem, bench, run.last, bench.valid.images)
     is_right = decide(outputs, bench.num_classes) == bench.valid.ids
     known, fresh = is_right[is_leaked], is_right[~is_leaked]
     error = math.sqrt(np.var(known) / len(known) + np.var(fresh) / len(fresh))
