@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NUM_TRAININGS, NUM_WRITERS = 6, 50
+NUM_TRAININGS, NUM_WRITERS = 4, 50
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")]
 
