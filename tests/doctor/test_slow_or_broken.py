@@ -15,7 +15,7 @@ from cnnprobe.doctor.looks.augmentation import look_at_augmentation
 from cnnprobe.types import Dataset, Model, Problem
 from experiments.problems import cross_entropy
 
-FILE = "test_misbehaving.py"
+FILE = "test_slow_or_broken.py"
 MODEL = cp.small_cnn(4)
 ADAM = optax.adam(1e-2)
 
