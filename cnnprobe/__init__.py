@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
     # Data to try things on, and readers for one's own.
     from cnnprobe.data import augment
+    from cnnprobe.data.builders import register_datasets
     from cnnprobe.data.bundled import fashion_mnist, textures
     from cnnprobe.data.cells import blood_cells
     from cnnprobe.data.files import idx_dataset, npz_dataset
     from cnnprobe.data.folders import image_folder
     from cnnprobe.data.named import load
     from cnnprobe.data.prepared import prepared_set
+    from cnnprobe.data.streaming import grain_batches
 
     # The doctor.
     from cnnprobe.doctor.baselines import baselines
@@ -57,8 +59,14 @@ if TYPE_CHECKING:
     # Reports.
     from cnnprobe.reporting.console import print_diagnosis
     from cnnprobe.reporting.effects import print_checklist, write_checklist
+    from cnnprobe.reporting.rate_plots import write_learning_rate_range
     from cnnprobe.reporting.report import write_report
     from cnnprobe.reporting.table import table
+
+    # Writers: the numbers of a run where other programs look for them.
+    from cnnprobe.reporting.tensorboard import tensorboard_writer
+    from cnnprobe.reporting.wandb import wandb_writer
+    from cnnprobe.reporting.writers import csv_writer, jsonl_writer
 
     # Taps: readings of every layer of an unedited function; its structure, and surgery on it.
     from cnnprobe.tracing.compare import compare_models
@@ -81,6 +89,8 @@ if TYPE_CHECKING:
     from cnnprobe.training.evaluate import evaluate
     from cnnprobe.training.fit import fit
     from cnnprobe.training.folds import fold_splits, train_folds
+    from cnnprobe.training.rates import learning_rate_range
+    from cnnprobe.training.writing import to_all
     from cnnprobe.trees import per_layer
 
     # A problem, its parts, and what the doctor says of it.
@@ -96,6 +106,7 @@ if TYPE_CHECKING:
         Reading,
         Source,
         Trial,
+        Writer,
     )
 
 _ENTRIES = {entry.name: entry for chapter in chapters() for entry in chapter.entries}

@@ -10,7 +10,16 @@ from importlib.metadata import version
 
 from cnnprobe.contents import ROOT, chapters, summary
 
-COMMANDS = ("demo", "diagnose", "train", "checklist", "reproduce_case")
+COMMANDS = (
+    "demo",
+    "diagnose",
+    "train",
+    "watch",
+    "cross_validate",
+    "learning_rate_range",
+    "checklist",
+    "reproduce_case",
+)
 INDENT = 26  # columns in front of what a name does
 MOST_COLUMNS = 110
 

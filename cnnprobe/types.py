@@ -201,3 +201,21 @@ class History(NamedTuple):
     train: Mapping[str, Float[np.ndarray, " epochs"]]  # "loss", "accuracy", means over the epoch
     valid: Mapping[str, Float[np.ndarray, " epochs"]]  # the same on validation images; empty without any
     num_steps: int
+
+
+# --- what a run leaves -----------------------------------------------------------------------------------------------
+
+
+class Writer(NamedTuple):
+    """Where the numbers of a run go while it runs. Each function raises, in words, what keeps it from writing.
+
+    A run says `begin` once with the number of its first step, which is not 0 where it goes on from a checkpoint. What
+    the place holds of that step and of later ones is forgotten, since the same steps will write it anew.
+    """
+
+    name: str  # what a message calls it
+    begin: Callable[[int], None]  # (step)
+    write_scalars: Callable[[int, Mapping[str, Any]], None]  # (step, {name: number})
+    close: Callable[[], None]  # of one that never began, too; `begin` opens it again
+    write_histograms: Callable[[int, Mapping[str, AnyArray]], None] | None = None  # (step, {name: numbers})
+    write_images: Callable[[int, Mapping[str, AnyArray]], None] | None = None  # (step, {name: one image})

@@ -113,6 +113,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     devices = [int(count) for count in _DEVICES.value]
     choose_devices(_BACKEND.value, max(devices))
+    cli.announce(_OUTPUT.value)
     from experiments.overhead.tables import print_rows, write_rows
 
     result = run(networks=_NETWORKS.value, probes=_PROBES.value, devices=devices, rounds=_ROUNDS.value)

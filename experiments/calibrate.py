@@ -144,10 +144,13 @@ def run(*, readings: str, seed: int, seconds: float) -> dict[str, Calibrated]:
 def main(argv: Sequence[str]) -> None:
     """Runs, and writes the bands with the names of the runs they come from."""
     import json
+    from pathlib import Path
 
     from cnnprobe.reporting.jsonfile import write_atomically
 
     del argv
+    place = Path(_READINGS.value)
+    cli.announce(place.parent, name=f"{place.stem}.config.json")
     runs = run(readings=_READINGS.value, seed=_SEED.value, seconds=_SECONDS.value)
     merged = merge_bands(healthy_facts(each.facts) for each in runs.values())
     content = {

@@ -40,6 +40,7 @@ def run(*, budget_seconds: float = 60.0, report_dir: str | None = None) -> dict[
 def main(argv: Sequence[str]) -> None:
     """Runs with the parsed flags and says where the pages are."""
     del argv
+    cli.announce(report_flags.REPORT_DIR.value)
     results = run(budget_seconds=report_flags.BUDGET_SECONDS.value, report_dir=report_flags.REPORT_DIR.value)
     for name, result in results.items():
         print(f"{name}: {result['diagnosis'].verdict}" + (f", {result['report']}" if result["report"] else ""))

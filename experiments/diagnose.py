@@ -18,15 +18,19 @@ from experiments import cli, output_flags, problem_flags, report_flags
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cnnprobe.doctor.trial import Tell
     from cnnprobe.types import Diagnosis
 
 
-def run(*, budget_seconds: float = 60.0, report_dir: str | None = None, **choices: Any) -> dict[str, Any]:
+def run(
+    *, budget_seconds: float = 60.0, report_dir: str | None = None, tell: "Tell | None" = None, **choices: Any
+) -> dict[str, Any]:
     """Builds the chosen problem and diagnoses it.
 
     Args:
       budget_seconds: wall time of the diagnosis.
       report_dir: where to write the report; None: nowhere.
+      tell: hears what is being done and found.
       **choices: what `problems.build_problem` takes.
 
     Returns:
@@ -36,13 +40,14 @@ def run(*, budget_seconds: float = 60.0, report_dir: str | None = None, **choice
       cli.BadInputError: a choice is malformed, or the report cannot be written.
     """
     from cnnprobe.doctor.diagnose import diagnose
+    from cnnprobe.doctor.trial import say_nothing
     from cnnprobe.training.validate import check_problem
     from experiments.problems import build_problem
 
     with cli.bad_input():
         problem, class_names = build_problem(**choices)
         check_problem(problem)
-    diagnosis = diagnose(problem, budget_seconds=budget_seconds)
+    diagnosis = diagnose(problem, budget_seconds=budget_seconds, tell=tell or say_nothing)
     if len(class_names) == len(diagnosis.class_names):
         diagnosis = diagnosis._replace(class_names=class_names)
     return {"diagnosis": diagnosis, "report": _report(diagnosis, report_dir)}
@@ -78,9 +83,11 @@ def main(argv: Sequence[str]) -> int:
     """Runs with the parsed flags, prints, and returns the exit code."""
     del argv
     budget_seconds = report_flags.BUDGET_SECONDS.value
+    cli.announce(report_flags.REPORT_DIR.value)
+    choices = problem_flags.chosen() | {"report_dir": report_flags.REPORT_DIR.value}
     waiting = cli.waiting(f"diagnosing, at most {budget_seconds:.0f} s", shown=not output_flags.is_silent())
-    with waiting, output_flags.result_only():
-        result = run(budget_seconds=budget_seconds, report_dir=report_flags.REPORT_DIR.value, **problem_flags.chosen())
+    with waiting as tell, output_flags.result_only():
+        result = run(budget_seconds=budget_seconds, tell=tell, **choices)
     _print(result)
     return cli.FAULTY if result["diagnosis"].verdict == "faulty" else cli.HEALTHY
 

@@ -136,6 +136,7 @@ def _row(name: str, content: Mapping[str, Any]) -> tuple[str, ...]:
 def main(argv: Sequence[str]) -> None:
     """Runs with the parsed flags and says where the gallery is."""
     del argv
+    cli.announce(_DIRECTORY.value)
     print(f"Gallery: {run(directory=_DIRECTORY.value, docs=_DOCS.value, case_ids=_CASES.value)}")
 
 

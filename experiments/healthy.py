@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from cnnprobe.data.augment import compose, random_flip, random_shift
+from cnnprobe.data.augment import compose, mixup_batches, random_flip, random_shift
 from cnnprobe.data.sampling import num_examples, take
 from cnnprobe.models.networks import baseline_cnn, residual_cnn, small_cnn
 from cnnprobe.types import Dataset, Problem, Remedy
@@ -154,6 +154,13 @@ def own_loader(problem: Problem) -> Problem:
     return problem._replace(batches=batches)
 
 
+def mixed_up(problem: Problem) -> Problem:
+    """Images mixed in pairs, their labels too (Zhang et al. 2018)."""
+    loaded = own_loader(one_hot_labels(problem))
+    assert loaded.batches is not None
+    return loaded._replace(batches=mixup_batches(loaded.batches))
+
+
 HEALTHY: dict[str, Remedy] = {
     "adam": lambda problem: problem,
     "sgd": _optimizer(optax.sgd(0.05)),
@@ -184,6 +191,7 @@ HEALTHY: dict[str, Remedy] = {
     "probabilities": probabilities,
     "one-hot labels": one_hot_labels,
     "own loader": own_loader,
+    "mixup": mixed_up,
     "augmented": lambda problem: problem._replace(augment=compose(random_flip(), random_shift(0.1))),
     "no validation": lambda problem: problem._replace(valid=None),
 }

@@ -203,6 +203,7 @@ def run(
 def main(argv: Sequence[str]) -> None:
     """Runs with the parsed flags and says where the page is."""
     del argv
+    cli.announce(report_flags.REPORT_DIR.value)
     own: dict[str, Any] = {
         "preset": _PRESET.value,
         "width": _WIDTH.value,

@@ -50,5 +50,5 @@ def test_a_command_is_the_script():
 def test_an_unknown_command_is_bad_input(capsys):
     assert command.main(["diagnos"]) == 2
     assert capsys.readouterr().err == (
-        "error: the command must be one of demo, diagnose, train, checklist, reproduce_case, got 'diagnos'.\n"
+        f"error: the command must be one of {', '.join(command.COMMANDS)}, got 'diagnos'.\n"
     )

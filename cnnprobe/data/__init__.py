@@ -3,6 +3,9 @@
 from cnnprobe.data.augment import (
     compose,
     gaussian_noise,
+    mixup,
+    mixup_batches,
+    random_crop,
     random_cutout,
     random_flip,
     random_rotation,
@@ -10,9 +13,11 @@ from cnnprobe.data.augment import (
     random_zoom,
 )
 from cnnprobe.data.batching import epoch_batches, num_batches, reshuffle
+from cnnprobe.data.builders import register_datasets
 from cnnprobe.data.bundled import ImageSet, fashion_mnist, textures
 from cnnprobe.data.cells import blood_cells
 from cnnprobe.data.files import idx_dataset, npz_dataset, read_idx
 from cnnprobe.data.folders import FolderImages, image_folder
 from cnnprobe.data.named import DATA_SETS, load
 from cnnprobe.data.sampling import num_examples, sample, split, take, to_dataset
+from cnnprobe.data.streaming import grain_batches

@@ -1,9 +1,13 @@
 """Random changes to training images: each function makes an `augment(key, images) -> images` for a problem.
 
-Every change is pure, can be compiled, draws anew for each image, and keeps shape, type and range of the values.
+Every change is pure, can be compiled, draws anew for each image, and keeps shape, type and range of the values. `mixup`
+alone changes labels too: `mixup_batches` brings it into a loader.
+
+There are libraries for some of these, but none for all: dm-pix flips, turns and crops one image at a time, crops to
+another size, and has neither cutout nor mixup.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TypeAlias
 
@@ -13,7 +17,7 @@ from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Float, Shaped
 
 from cnnprobe.checks import check_rank
-from cnnprobe.types import Key
+from cnnprobe.types import Images, Key, Labels
 
 ImageBatch: TypeAlias = Shaped[Array, "batch height width channels"]
 Augment: TypeAlias = Callable[[Key, ImageBatch], ImageBatch]
@@ -48,6 +52,19 @@ def random_zoom(max_share: float = 0.1) -> Augment:
     return partial(_zoom, max_share)
 
 
+def random_crop(min_share: float = 0.6) -> Augment:
+    """Cuts a window out of each image at random and enlarges it to the size of the image, interpolated.
+
+    Its sides are `min_share` of the image's at least, both in the same proportion, and it lies inside of the image.
+
+    References:
+      Szegedy et al., Going deeper with convolutions, CVPR 2015.
+    """
+    if not 0 < min_share <= 1:
+        raise ValueError(f"min_share must be above 0 and at most 1, got {min_share!r}.")
+    return partial(_crop, min_share)
+
+
 def random_cutout(share: float = 0.25) -> Augment:
     """Paints one square of each image, `share` of its shorter side long, in the image's mean.
 
@@ -64,6 +81,44 @@ def gaussian_noise(share: float = 0.05) -> Augment:
     """Adds noise to every value: its standard deviation is `share` of the batch's range, which is not left."""
     _check_share("share", share)
     return partial(_noise, share)
+
+
+def mixup(
+    key: Key, images: ImageBatch, labels: Float[Array, "batch classes"], *, alpha: float = 0.2
+) -> tuple[ImageBatch, Float[Array, "batch classes"]]:
+    """Each image mixed with another one of the batch, and its label with that one's, in the same proportion.
+
+    The proportion is drawn from Beta(`alpha`, `alpha`), anew for each image. `labels` are one-hot or soft.
+
+    Raises:
+      ValueError: `labels` are not such rows, or `alpha` is not above 0.
+
+    References:
+      Zhang, Cisse, Dauphin & Lopez-Paz, mixup: beyond empirical risk minimization, ICLR 2018.
+    """
+    check_rank("images", images, 4)
+    if jnp.ndim(labels) != 2:
+        raise ValueError(
+            f"labels must be one-hot or soft to be mixed, [batch, classes], got shape {jnp.shape(labels)}."
+        )
+    if not alpha > 0:
+        raise ValueError(f"alpha must be above 0, got {alpha!r}.")
+    partner_key, share_key = jax.random.split(key)
+    partners = jax.random.permutation(partner_key, len(images))
+    shares = jax.random.beta(share_key, alpha, alpha, (len(images), 1))
+    values, shares_of_images = images.astype(jnp.float32), shares[:, :, None, None]
+    mixed = shares_of_images * values + (1 - shares_of_images) * values[partners]
+    return _as_type(mixed, images), shares * labels + (1 - shares) * labels[partners]
+
+
+def mixup_batches(
+    batches: Callable[[int], Iterable[tuple[Images, Labels]]], *, alpha: float = 0.2, seed: int = 0
+) -> Callable[[int], Iterator[tuple[Images, Labels]]]:
+    """A loader for `problem.batches` that mixes what another one yields: `mixup` with keys of the epoch and the batch.
+
+    The loss must take soft labels, as `optax.softmax_cross_entropy` does; so `train` and `valid` hold one-hot ones.
+    """
+    return partial(_mixed_epoch, batches, jax.jit(partial(mixup, alpha=alpha)), seed)
 
 
 # --- the changes themselves --------------------------------------------------------------------------------------
@@ -108,6 +163,16 @@ def _zoom(max_share: float, key: Key, images: ImageBatch) -> ImageBatch:
     return _warped(images, jnp.eye(2) / factors)
 
 
+def _crop(min_share: float, key: Key, images: ImageBatch) -> ImageBatch:
+    """Windows of the images, enlarged."""
+    check_rank("images", images, 4)
+    size_key, place_key = jax.random.split(key)
+    shares = jax.random.uniform(size_key, (len(images), 1), minval=min_share)
+    room = (1 - shares) * (jnp.array(images.shape[1:3]) - 1) / 2  # either way from the centre, in pixels
+    offsets = room * jax.random.uniform(place_key, (len(images), 2), minval=-1.0)
+    return _warped(images, jnp.eye(2) * shares[:, :, None], offsets)
+
+
 def _cutout(share: float, key: Key, images: ImageBatch) -> ImageBatch:
     """Images with a square of one value."""
     check_rank("images", images, 4)
@@ -129,6 +194,15 @@ def _noise(share: float, key: Key, images: ImageBatch) -> ImageBatch:
     return _as_type(jnp.clip(noisy, low, high), images)
 
 
+def _mixed_epoch(
+    batches: Callable[[int], Iterable[tuple[Images, Labels]]], mix: Callable, seed: int, epoch: int
+) -> Iterator[tuple[Images, Labels]]:
+    """The mixed batches of one epoch."""
+    key = jax.random.fold_in(jax.random.key(seed), epoch)
+    for index, (images, labels) in enumerate(batches(epoch)):
+        yield mix(jax.random.fold_in(key, index), jnp.asarray(images), jnp.asarray(labels))
+
+
 # --- helpers -----------------------------------------------------------------------------------------------------
 
 
@@ -145,18 +219,24 @@ def _moved(image: Shaped[Array, "height width channels"], offset: Shaped[Array, 
     return image[rows][:, columns]
 
 
-def _warped(images: ImageBatch, matrices: Float[Array, "batch 2 2"]) -> ImageBatch:
-    """Each image with pixel p taken from `matrix @ p`, both counted from the centre."""
+def _warped(
+    images: ImageBatch, matrices: Float[Array, "batch 2 2"], offsets: Float[Array, "batch 2"] | None = None
+) -> ImageBatch:
+    """Each image with pixel p taken from `matrix @ p + offset`, both counted from the centre."""
     height, width = images.shape[1:3]
     centre = jnp.array([height - 1, width - 1]) / 2
     pixels = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")) - centre[:, None, None]
 
-    def _warp(image: Float[Array, "height width channels"], matrix: Float[Array, "2 2"]) -> Float[Array, "..."]:
-        places = list(jnp.einsum("ab,bhw->ahw", matrix, pixels) + centre[:, None, None])
+    offsets = jnp.zeros((len(images), 2)) if offsets is None else offsets
+
+    def _warp(
+        image: Float[Array, "height width channels"], matrix: Float[Array, "2 2"], offset: Float[Array, " 2"]
+    ) -> Float[Array, "..."]:
+        places = list(jnp.einsum("ab,bhw->ahw", matrix, pixels) + (centre + offset)[:, None, None])
         read = partial(map_coordinates, coordinates=places, order=1, mode="nearest")
         return jax.vmap(read, in_axes=-1, out_axes=-1)(image)
 
-    return _as_type(jax.vmap(_warp)(images.astype(jnp.float32), matrices), images)
+    return _as_type(jax.vmap(_warp)(images.astype(jnp.float32), matrices, offsets), images)
 
 
 def _as_type(values: Float[Array, "..."], images: ImageBatch) -> Shaped[Array, "..."]:

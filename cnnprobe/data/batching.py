@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,26 @@ def epoch_batches(problem: Problem, epoch: int, *, seed: int | None = None) -> I
     check_integer("batch_size", problem.batch_size, 1)
     check_integer("seed", seed, 0)
     return _array_batches(problem, epoch, seed)
+
+
+def endless_batches(problem: Problem) -> Iterator[Batch]:
+    """The batches of `epoch_batches`, epoch after epoch without an end.
+
+    A loader is asked for its own epochs only, over and over: it may know no others.
+
+    Raises:
+      ValueError: an epoch has no batches.
+    """
+    for epoch in count():
+        batches = epoch_batches(problem, epoch % problem.num_epochs if problem.batches else epoch)
+        first = next(batches, None)
+        if first is None:
+            raise ValueError(
+                f"problem.batches must yield at least one batch an epoch, got none in epoch {epoch}"
+                f"{place_of(problem.batches)}; a generator can be read only once."
+            )
+        yield first
+        yield from batches
 
 
 def num_batches(problem: Problem) -> int | None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cnnprobe.checks import check_integer, check_optional
+from cnnprobe.data.builders import PREFIX
 from cnnprobe.data.bundled import ImageSet
 from cnnprobe.data.folders import fit_pixels, require_pillow
 from cnnprobe.data.named import DATA_SETS
@@ -19,6 +20,7 @@ VALID_SPLITS = ("validation", "test")  # the first one there is taken
 VALID_SHARE = 0.2  # of the training images, where there is no such split
 NAME = re.compile(r"[a-zA-Z0-9_]+(/[a-zA-Z0-9_.-]+)?")  # with a configuration or without
 RANDOM_ACCESS = "array_record"  # the one format that is read by index without TensorFlow
+KNOWN = "import cnnprobe; cnnprobe.register_datasets(); "  # what the bundled sets need first
 
 
 def prepared_set(
@@ -63,7 +65,7 @@ def _prepared_folder(name: str) -> Path:
         raise ValueError(
             f"dataset must be one of {', '.join(sorted(DATA_SETS))}, or one that tensorflow-datasets has prepared, got"
             f" {name!r}, which is not in {root}. To prepare it where there is a network: python -c"
-            f" \"import tensorflow_datasets as tfds; tfds.builder('{name}',"
+            f" \"{KNOWN if name.startswith(PREFIX) else ''}import tensorflow_datasets as tfds; tfds.builder('{name}',"
             f" file_format='{RANDOM_ACCESS}').download_and_prepare()\""
         )
     return found[-1].parent

@@ -2,8 +2,6 @@
 
 import math
 import time
-from collections.abc import Iterator
-from itertools import count
 from typing import NamedTuple
 
 import jax
@@ -11,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cnnprobe.checks import place_of
-from cnnprobe.data.batching import epoch_batches, num_batches
+from cnnprobe.data.batching import endless_batches, epoch_batches, num_batches
 from cnnprobe.data.sampling import sample
 from cnnprobe.probes.labels import class_ids
 from cnnprobe.training.pipeline import prepare
@@ -111,7 +109,7 @@ def make_bench(problem: Problem, *, seconds: float = math.inf) -> Bench:
     Raises:
       ValueError: a source yields no examples, or examples of several shapes.
     """
-    first = next(stream(problem))
+    first = next(endless_batches(problem))
     one = _prepared(problem, Batch(first.images[:1], first.labels[:1]), None, train=True)
     most, steps = most_images(one.images), num_batches(problem)
     num_classes = count_classes(problem, seconds=seconds)
@@ -126,26 +124,6 @@ def make_bench(problem: Problem, *, seconds: float = math.inf) -> Bench:
     held_out = sample(problem.valid, most, seed=problem.seed, seconds=seconds)
     valid = _prepared(problem, _affordable(problem, held_out, seconds, train=False), num_classes, train=False)
     return bench._replace(valid=valid, has_valid=True)
-
-
-def stream(problem: Problem) -> Iterator[Batch]:
-    """The user's training batches as the loader hands them out, epoch after epoch without an end.
-
-    A loader is asked for its own epochs only, over and over: it may know no others.
-
-    Raises:
-      ValueError: an epoch has no batches.
-    """
-    for epoch in count():
-        batches = epoch_batches(problem, epoch % problem.num_epochs if problem.batches else epoch)
-        first = next(batches, None)
-        if first is None:
-            raise ValueError(
-                f"problem.batches must yield at least one batch an epoch, got none in epoch {epoch}"
-                f"{place_of(problem.batches)}; a generator can be read only once."
-            )
-        yield first
-        yield from batches
 
 
 def decide(outputs: Outputs, num_classes: int) -> Int[np.ndarray, " batch"]:

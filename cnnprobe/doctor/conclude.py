@@ -69,6 +69,8 @@ def _without_fault(plan: Plan, seen: Observation) -> tuple[str, str]:
             f"{_steps(seen)}. About {share:.0%} of the training labels contradict their images, and it fits"
             f" {fitted:.0%} of them: better labels would help, a better network would not."
         )
+    if _is_behind(seen) and not seen.run.is_complete:
+        return "cannot-tell", f"{_steps(seen)}: more did not fit the budget. Give it more seconds."
     if _is_behind(seen):
         return "cannot-tell", (
             f"{_steps(seen)}, where a linear rule on features of a fixed random network reaches"

@@ -2,13 +2,13 @@
 
 import time
 
-from cnnprobe.checks import check_at_least
+from cnnprobe.checks import check_at_least, check_callable
 from cnnprobe.doctor.bench import make_bench
 from cnnprobe.doctor.conclude import conclude, unreadable
 from cnnprobe.doctor.learning_curve import with_learning_curve
 from cnnprobe.doctor.observe import observe
 from cnnprobe.doctor.rank import suspect, weigh
-from cnnprobe.doctor.trial import make_plan
+from cnnprobe.doctor.trial import Tell, make_plan, say_nothing
 from cnnprobe.training.validate import check_problem
 from cnnprobe.types import Diagnosis, Problem
 
@@ -16,7 +16,7 @@ RUN_SHARE = 1 / 15  # of the budget that one run may take, so that a dozen trial
 SHORTEST = 1.0  # seconds: below this not even the data can be looked at
 
 
-def diagnose(problem: Problem, *, budget_seconds: float = 60.0) -> Diagnosis:
+def diagnose(problem: Problem, *, budget_seconds: float = 60.0, tell: Tell = say_nothing) -> Diagnosis:
     """Finds why a CNN does not learn, and proves it by running the remedy.
 
     The data are looked at as they stand, the loss is read from constructed outputs, and the user's own configuration
@@ -31,6 +31,7 @@ def diagnose(problem: Problem, *, budget_seconds: float = 60.0) -> Diagnosis:
       problem: the training problem exactly as it is run.
       budget_seconds: wall time that may be spent, compilation included; what it left untried is listed in the
         diagnosis.
+      tell: is called with what is being done and what was just found, in a few words each.
 
     Raises:
       ValueError: a field of `problem` is malformed, or the budget is below one second; the message names the field, the
@@ -38,14 +39,19 @@ def diagnose(problem: Problem, *, budget_seconds: float = 60.0) -> Diagnosis:
     """
     check_problem(problem)
     check_at_least("budget_seconds", budget_seconds, SHORTEST)
+    check_callable("tell", tell)
     started = time.monotonic()
     deadline, run_seconds = started + budget_seconds, RUN_SHARE * budget_seconds
+    tell("reading the data")
     try:
         bench = make_bench(problem, seconds=run_seconds)
     except Exception as error:  # the user's loader or preprocessing may raise anything
         return unreadable(error, started)
+    tell("running the network as it is")
     seen = observe(bench, seconds=run_seconds, deadline=deadline)
-    plan = make_plan(seen, run_seconds=run_seconds, deadline=deadline)
+    plan = make_plan(seen, run_seconds=run_seconds, deadline=deadline, tell=tell)
     seen = with_learning_curve(plan, seen)
-    findings, untried = weigh(plan, seen, suspect(seen))
+    suspects = suspect(seen)
+    tell(f"suspected: {'; '.join(item.cause.title for item in suspects) or 'nothing'}")
+    findings, untried = weigh(plan, seen, suspects)
     return conclude(plan, seen, findings, untried, started)

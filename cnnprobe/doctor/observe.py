@@ -29,6 +29,7 @@ from cnnprobe.doctor.looks.metric import look_at_metric
 from cnnprobe.doctor.looks.modes import look_at_modes, statistics_momentum
 from cnnprobe.doctor.looks.optimizer import look_at_optimizer
 from cnnprobe.doctor.looks.passes import look_at_passes
+from cnnprobe.doctor.looks.penalty import look_at_penalty
 from cnnprobe.doctor.looks.run import look_at_loss_curve, look_at_updates, name_frozen
 from cnnprobe.doctor.looks.splits import look_at_leak, look_at_splits
 from cnnprobe.doctor.looks.structure import look_at_structure
@@ -151,10 +152,12 @@ def _before(
     if value is not None:
         facts["initial loss"] = float(check_loss(value, bench.problem.loss))
         facts["initial loss ratio"] = facts["initial loss"] / blind if blind > 0 else float("nan")
-    reach = attempt("the reach of a label", lambda: label_reach(bench, units, names["outputs"]), math.nan)
-    facts["label reach"] = reach
+    if facts["output places"] == 1:  # a loss of maps takes no rows of scores
+        reach = attempt("the reach of a label", lambda: label_reach(bench, units, names["outputs"]), math.nan)
+        facts["label reach"] = reach
     facts |= attempt("the look at the first layer", lambda: look_at_first_layer(bench, weights), {})
     facts |= attempt("the look across examples", lambda: look_across_examples(bench, weights), {})
+    facts |= attempt("the look at the penalty", lambda: look_at_penalty(bench, weights, outputs), {})
     return outputs, blind, loss, graph
 
 

@@ -7,7 +7,7 @@ from cnnprobe.doctor.causes.record import STAGES, Cause
 from cnnprobe.doctor.harm import DECISIVE, ENOUGH, LARGE, does_harm, gain_of
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.substitute import FITTED, rescues
-from cnnprobe.doctor.trial import Attempt, Plan, control, make_trial, mended_plan, run_twin
+from cnnprobe.doctor.trial import Attempt, Plan, Scored, control, make_trial, mended_plan, run_twin
 from cnnprobe.types import Evidence, Finding, Problem, Remedy, Trial
 
 RIVAL = 0.7  # share of the best gain from which an earlier cause is held to explain the later one
@@ -90,13 +90,14 @@ def _on_top(after: Plan, item: Tried) -> Tried | None:
 
 
 def _confirm(plan: Plan, item: Tried) -> Trial:
-    """The same pair from fresh seeds, as long as there is time.
+    """The same pair from fresh seeds, as long as there is time, or until two of them leave no doubt.
 
     The first seed chose the remedy, so it would flatter it: it counts only where there was no time for another.
     """
-    scored = {}
+    plan.tell(f"confirming from other seeds: {item.suspect.cause.title}")
+    scored: dict[int, Scored] = {}
     for seed in range(1, 1 + SEEDS):
-        if not plan.has_time(runs=2):
+        if not plan.has_time(runs=2) or _is_beyond_doubt(plan, scored):
             break
         try:
             twin = run_twin(plan, item.attempt.problem, seed)
@@ -105,6 +106,15 @@ def _confirm(plan: Plan, item: Tried) -> Trial:
             break
         scored[seed] = twin
     return make_trial(plan, scored or {0: item.attempt.scored})
+
+
+def _is_beyond_doubt(plan: Plan, scored: dict[int, Scored]) -> bool:
+    """Whether two seeds gained so much that a third cannot change what it means.
+
+    Of the pairs of calibration runs that differ in nothing but their seed one in forty gains that much.
+    """
+    gains = [twin.accuracy - control(plan, seed).accuracy for seed, twin in scored.items()]
+    return len(gains) > 1 and min(gains) >= LARGE
 
 
 def _rescued(plan: Plan) -> frozenset[str]:

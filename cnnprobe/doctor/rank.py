@@ -58,13 +58,17 @@ def _screen(plan: Plan, seen: Observation, suspects: Iterable[Suspect]) -> tuple
         if not plan.has_time():
             untried.append(f"the remedy of {item.cause.id}: no time was left")
             continue
+        plan.tell(f"trying the remedy of: {item.cause.title}")
         try:
             best = best_attempt(plan, remedies, solved_from)
         except Exception as error:  # the user's functions, on inputs that a remedy has changed, may raise anything
             untried.append(f"the remedy of {item.cause.id}: {error!r:.200}")
             continue
-        tried.append(Tried(item, best, gain_of(plan, best)))
-        if tried[-1].gain >= LARGE and best.scored.accuracy >= solved_from:
+        gain = gain_of(plan, best)
+        tried.append(Tried(item, best, gain))
+        if gain >= ENOUGH:
+            plan.tell(f"found: {item.cause.title}; its remedy gains {100 * gain:.0f} points from the first seed")
+        if gain >= LARGE and best.scored.accuracy >= solved_from:
             solved_at = min(solved_at, depth(item))
     return tried, untried
 

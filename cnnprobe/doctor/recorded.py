@@ -1,7 +1,7 @@
 """What a training run tells by its record alone: no model, no images, nothing is run."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from cnnprobe.doctor.looks.run import look_at_loss_curve
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.rank import LEARNT
 from cnnprobe.probes.nulls import entropy
-from cnnprobe.training.journal import read_log, to_number
+from cnnprobe.training.journal import Record, read_log, to_number
 from cnnprobe.training.probes import LAYER_READINGS
 from cnnprobe.types import Curve, Diagnosis, Evidence, Finding
 
@@ -58,23 +58,29 @@ def diagnose_run(path: str | os.PathLike[str]) -> Diagnosis:
     if not Path(path).is_file():
         raise ValueError(f"path must name a file of readings, got {os.fspath(path)!r}.")
     records = read_log(Path(path))
-    steps = [record for record in records if "loss" in record and record.get("kind", "step") == "step"]
-    if not steps:
+    if not _steps(records):
         raise ValueError(f"path must name a file with a loss in each line, got {os.fspath(path)!r}.")
     try:
-        return _conclude(*_read(records, steps))
+        return diagnose_records(records)
     except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
         raise ValueError(
             f"path must name a file of readings as cp.fit writes them, got {os.fspath(path)!r}: {error!r:.200}."
         ) from error
 
 
-def _read(records: list[dict[str, Any]], steps: list[dict[str, Any]]) -> tuple[Curve, dict[str, float], dict[str, str]]:
-    """Curve, facts and names of a record."""
+def diagnose_records(records: Sequence[Record]) -> Diagnosis:
+    """What `diagnose_run` says of lines that are in memory already; at least one of them holds a loss."""
+    steps = _steps(records)
     curve = _curve(steps)
     header = next((record for record in records if record.get("kind") == "run"), {})
     facts = {**_curve_facts(curve), **_layer_facts(header, steps), **_epoch_facts(records)}
-    return curve, facts, {"frozen": ", ".join(_still(header, steps))}
+    names = {"frozen": ", ".join(_still(header, steps))}
+    return _conclude(curve, facts, names)
+
+
+def _steps(records: Sequence[Record]) -> list[Record]:
+    """Those of the lines that tell of a step."""
+    return [record for record in records if "loss" in record and record.get("kind", "step") == "step"]
 
 
 def _column(steps: list[dict[str, Any]], name: str) -> Float[np.ndarray, " steps"]:
@@ -125,7 +131,7 @@ def _readings(header: Mapping[str, Any], steps: list[dict[str, Any]]) -> Float[n
     rows = [step["probes"]["layers"] for step in steps if "layers" in step.get("probes", {})]
     if not rows or "parameters" not in header:
         return np.zeros((0, len(LAYER_READINGS), 0))
-    return np.array([[[to_number(x) for x in row] for row in rows_of] for rows_of in rows])
+    return np.array(rows, float)  # None is NaN, and text its number, as `to_number` has it
 
 
 def _layer_facts(header: Mapping[str, Any], steps: list[dict[str, Any]]) -> dict[str, float]:
@@ -158,7 +164,7 @@ def _still(header: Mapping[str, Any], steps: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _epoch_facts(records: list[dict[str, Any]]) -> dict[str, float]:
+def _epoch_facts(records: Sequence[Record]) -> dict[str, float]:
     """Scores after the last epoch."""
     epochs = [record for record in records if record.get("kind") == "epoch"]
     if not epochs:

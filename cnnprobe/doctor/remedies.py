@@ -167,6 +167,22 @@ def negate_loss(problem: Problem) -> Problem:
     return problem._replace(loss=lambda outputs, labels: -loss(outputs, labels))
 
 
+def weaken_penalty(factor: float) -> Remedy:
+    """Divides the single numbers among the model's outputs, such as a sum of regularisers, by `factor`."""
+
+    def remedy(problem: Problem) -> Problem:
+        """The problem with this one thing changed."""
+        own = problem.loss
+
+        def loss(outputs: Outputs, labels: Labels) -> Float[Array, ""]:
+            """The user's loss of weaker penalties."""
+            return own(jax.tree.map(lambda x: x if jnp.ndim(x) else x / factor, outputs), labels)
+
+        return problem._replace(loss=loss)
+
+    return remedy
+
+
 # --- optimizer -----------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cnnprobe.checks import check_time
-from cnnprobe.doctor.bench import Bench, decide, main_output, stream
+from cnnprobe.data.batching import endless_batches
+from cnnprobe.doctor.bench import Bench, decide, main_output
 from cnnprobe.doctor.compiled import balanced_accuracy, compiled_state_update, with_compiled_init
 from cnnprobe.training.evaluate import collect_outputs
 from cnnprobe.training.pipeline import prepare
@@ -71,7 +72,7 @@ PROBES = (("leaves", leaf_readings),)
 def prepared_stream(problem: Problem, num_steps: int) -> Iterator[Batch]:
     """The first `num_steps` batches as the model gets them, preprocessed and augmented."""
     key = jax.random.key(problem.seed + 1)
-    for step, batch in enumerate(islice(stream(problem), num_steps)):
+    for step, batch in enumerate(islice(endless_batches(problem), num_steps)):
         yield prepare(problem, batch, jax.random.fold_in(key, step), train=True)
 
 

@@ -1,7 +1,8 @@
 """Trials: a problem and its remedied twin, trained from the same keys for the same steps."""
 
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -11,7 +12,12 @@ from cnnprobe.doctor.run import Run, planned_steps, score, settle, train_run
 from cnnprobe.types import Curve, Problem, Remedy, Trial
 
 DATA = ("train", "valid", "preprocess", "preprocess_valid", "batches", "num_classes")  # fields that a bench is made of
+Tell: TypeAlias = Callable[[str], None]  # hears what is being done, in a few words
 OVERHEAD = 1.3  # for reading the data and scoring, beside the run itself
+
+
+def say_nothing(_: str) -> None:
+    """Where nobody listens."""
 
 
 class Scored(NamedTuple):
@@ -36,19 +42,20 @@ class Plan(NamedTuple):
     num_settling: int  # training-mode passes after a run, for statistics that a cut run has no time for
     deadline: float  # of the whole diagnosis, `time.monotonic()` seconds
     controls: dict[int, Scored]  # by seed: runs of the user's own problem, made once
+    tell: Tell = say_nothing
 
     def has_time(self, *, runs: int = 1) -> bool:
         """Whether that many more runs are expected to end before the deadline."""
         return self.deadline - time.monotonic() > runs * self.cost_seconds
 
 
-def make_plan(seen: Observation, *, run_seconds: float, deadline: float) -> Plan:
+def make_plan(seen: Observation, *, run_seconds: float, deadline: float, tell: Tell = say_nothing) -> Plan:
     """Trials as long as the probed run, which is the first control."""
     if seen.run is None:
-        return Plan(seen.bench, planned_steps(seen.bench), run_seconds, run_seconds, 0, deadline, {})
+        return Plan(seen.bench, planned_steps(seen.bench), run_seconds, run_seconds, 0, deadline, {}, tell)
     first = Scored(seen.facts.get("validation accuracy", float("nan")), seen.run.curve)
     cost = OVERHEAD * seen.run.seconds
-    return Plan(seen.bench, first.num_steps, run_seconds, cost, seen.num_settling, deadline, {0: first})
+    return Plan(seen.bench, first.num_steps, run_seconds, cost, seen.num_settling, deadline, {0: first}, tell)
 
 
 def _reseeded(problem: Problem, seed: int) -> Problem:

@@ -37,6 +37,7 @@ class Evaluation(NamedTuple):
     balanced_accuracy: float  # mean over the classes that occur of the fraction predicted right; NaN likewise
     predictions: Int[np.ndarray, " images"]  # class of each image
     outputs: Outputs
+    labels: Labels  # as they are stored
 
 
 def evaluate(
@@ -55,7 +56,7 @@ def evaluate(
     )
     predictions = np.asarray(predict_classes(outputs, len(labels), predict=problem.predict))
     accuracy, balanced = _accuracies(problem, predictions, labels)
-    return Evaluation(_mean_loss(problem, outputs, labels), accuracy, balanced, predictions, outputs)
+    return Evaluation(_mean_loss(problem, outputs, labels), accuracy, balanced, predictions, outputs, labels)
 
 
 def collect_outputs(

@@ -4,34 +4,31 @@ The checkpoint is what counts: lines of steps that come after it are cut off whe
 write them anew. So each step stands in the log once, whenever a run was stopped.
 """
 
+import functools
 import json
 import math
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from cnnprobe.training.checkpoints import Position, checkpoint_manager, load_best, restored, save_best, save_checkpoint
 from cnnprobe.training.locks import hold_folder
 from cnnprobe.training.step import TrainState
-from cnnprobe.trees import leaf_name
 
 READINGS_FILE = "readings.jsonl"
 CHECKPOINT_FOLDER = "checkpoints"
+BEST_FOLDER = "best"  # the checkpoint of the epoch with the lowest validation loss
 NUM_KEPT = 3  # checkpoints, the newest ones
 
 Record = dict[str, Any]  # one line of the log
-
-
-class Position(NamedTuple):
-    """What a run does next."""
-
-    epoch: int
-    batch: int  # of the epoch
 
 
 class Journal(NamedTuple):
@@ -42,6 +39,9 @@ class Journal(NamedTuple):
     records: list[Record]  # of the steps and epochs before `position`
     append: Callable[[Record], None]  # writes a line at once
     save: Callable[[TrainState, Position], None]  # writes a checkpoint whole or not at all
+    save_best: Callable[[TrainState, Position], None]  # the same in a place of its own, instead of the one before
+    # Of so many steps, laid out like another; None: it is lost.
+    load_best: Callable[[int, TrainState], TrainState | None]
 
 
 @contextmanager
@@ -52,29 +52,39 @@ def open_journal(
 
     Of several processes, which share the directory, the first one writes the log.
 
+    A checkpoint that cannot be read is named in a warning and removed, and the one before it is taken.
+
     Raises:
-      ValueError: `directory` holds a run that is not to be resumed, one with other arrays than `state`, or one that is
-        still going.
+      ValueError: `directory` cannot be written, or holds a run that is not to be resumed, one with other arrays than
+        `state`, one of which no checkpoint can be read, or one that is still going.
     """
     if directory is None:
-        yield Journal(state, Position(0, 0), [], _nothing, _nothing)
+        yield Journal(state, Position(0, 0), [], _nothing, _nothing, _nothing, _nothing)
         return
-    folder = Path(directory).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _writable(directory)
     path = folder / READINGS_FILE
     if not resume and path.exists():
         raise ValueError(f"directory must hold no run yet where resume is False, got {folder}.")
     multihost_utils.sync_global_devices(READINGS_FILE)  # nobody writes before all have looked
     is_writer = jax.process_index() == 0
     lock = hold_folder(folder) if is_writer else None
-    manager = _checkpoint_manager(folder / CHECKPOINT_FOLDER)
+    manager = checkpoint_manager(folder / CHECKPOINT_FOLDER, NUM_KEPT)
     try:
-        state, position = _restored(manager, state, folder)
+        state, position = restored(manager, state, folder)
         records = [record for record in read_log(path) if _is_before(record, int(state.step), position)]
         if is_writer:
             _rewrite(path, [{"kind": "run", **header}, *records])
-        with (path if is_writer else Path(os.devnull)).open("a", encoding="utf-8") as file:
-            yield Journal(state, position, records, lambda record: _append(file, record), _saver(manager))
+        with (path if is_writer else Path(os.devnull)).open("ab", buffering=0) as file:
+            best = folder / BEST_FOLDER
+            yield Journal(
+                state,
+                position,
+                records,
+                append=functools.partial(_append, file),
+                save=functools.partial(save_checkpoint, manager),
+                save_best=functools.partial(save_best, best),
+                load_best=functools.partial(load_best, best),
+            )
     finally:
         manager.close()
         if lock is not None:
@@ -117,16 +127,40 @@ def _nothing(*_: Any) -> None:
     """Writes nothing."""
 
 
-def _append(file: TextIO, record: Record) -> None:
-    """Writes one line and hands it to the system."""
-    file.write(json.dumps(to_json(record), allow_nan=False) + "\n")
-    file.flush()
+def _writable(directory: str | os.PathLike) -> Path:
+    """The folder, made if there is none, with a file written to it for a trial."""
+    folder = Path(directory).resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ValueError(f"directory must be a folder that can be written, got {folder}: {error}.") from error
+
+
+def append_bytes(file: FileIO, data: bytes) -> None:
+    """Adds data to an unbuffered file: what is written is with the system at once, and nothing waits to fail again.
+
+    Raises:
+      OSError: it cannot be written, as on a full disk; the message names the file.
+    """
+    left = memoryview(data)
+    try:
+        while left:
+            left = left[file.write(left) :]
+    except OSError as error:
+        raise OSError(f"{file.name} cannot be written: {error.strerror}.") from error
+
+
+def _append(file: FileIO, record: Record) -> None:
+    """Writes one line of the log."""
+    append_bytes(file, json.dumps(to_json(record), allow_nan=False).encode() + b"\n")
 
 
 def _rewrite(path: Path, records: list[Record]) -> None:
     """Replaces the log in one go."""
     temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with temporary.open("wb", buffering=0) as file:
         for record in records:
             _append(file, record)
     temporary.replace(path)
@@ -137,75 +171,3 @@ def _is_before(record: Record, num_steps: int, position: Position) -> bool:
     if record["kind"] == "step":
         return record["step"] < num_steps
     return record["kind"] == "epoch" and record["epoch"] < position.epoch
-
-
-def _checkpoint_manager(folder: Path) -> Any:
-    """The keeper of the newest checkpoints."""
-    import orbax.checkpoint as ocp
-
-    options = ocp.CheckpointManagerOptions(max_to_keep=NUM_KEPT, enable_async_checkpointing=False)
-    return ocp.CheckpointManager(folder, item_handlers=ocp.StandardCheckpointHandler(), options=options)
-
-
-def _saver(manager: Any) -> Callable[[TrainState, Position], None]:
-    """The function that writes a checkpoint of a state, once for each step."""
-    import orbax.checkpoint as ocp
-
-    def save(state: TrainState, position: Position) -> None:
-        """Writes the arrays and the position."""
-        if int(state.step) != manager.latest_step():
-            tree = {**_named_arrays(state), "position": np.array(position)}
-            manager.save(int(state.step), args=ocp.args.StandardSave(tree))
-
-    return save
-
-
-def _restored(manager: Any, fresh: TrainState, folder: Path) -> tuple[TrainState, Position]:
-    """The newest checkpoint in the place of `fresh`; `fresh` itself where there is none."""
-    import orbax.checkpoint as ocp
-
-    step = manager.latest_step()
-    if step is None:
-        return fresh, Position(0, 0)
-    arrays = _named_arrays(fresh)
-    stored = {name: tuple(each.shape) for name, each in manager.item_metadata(step).tree.items() if name != "position"}
-    expected = {name: array.shape for name, array in arrays.items()}
-    if stored != expected:
-        name = min(name for name in stored | expected if stored.get(name) != expected.get(name))
-        raise ValueError(
-            f"directory must hold a run of the same problem, got {folder}, where {name} has shape {stored.get(name)} "
-            f"and not {expected.get(name)}."
-        )
-    target = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in arrays.items()}
-    tree = manager.restore(step, args=ocp.args.StandardRestore(target | {"position": np.zeros(2, np.int64)}))
-    epoch, batch = np.asarray(tree.pop("position")).tolist()
-    return _with_arrays(fresh, tree), Position(epoch, batch)
-
-
-def _named_arrays(state: TrainState) -> dict[str, jax.Array]:
-    """The arrays of a state by name, keys as their data; an array without entries cannot be stored and is left out."""
-    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
-    # The number keeps apart paths that read alike, such as those of the keys 0 and "0".
-    return {f"{i:04d}/{leaf_name(path)}": _key_data(leaf) for i, (path, leaf) in enumerate(leaves) if leaf.size}
-
-
-def _with_arrays(state: TrainState, arrays: dict[str, jax.Array]) -> TrainState:
-    """The state with other arrays, named as `_named_arrays` names them."""
-    leaves, structure = jax.tree.flatten(state)
-    by_place = {int(name.split("/")[0]): array for name, array in arrays.items()}
-    return jax.tree.unflatten(structure, [_like(leaf, by_place.get(i, leaf)) for i, leaf in enumerate(leaves)])
-
-
-def _like(leaf: jax.Array, new: jax.Array) -> jax.Array:
-    """The new array, as a key if the old one is."""
-    return jax.random.wrap_key_data(new, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else new
-
-
-def _is_key(leaf: jax.Array) -> bool:
-    """Whether the array is one of `jax.random.key`."""
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _key_data(leaf: jax.Array) -> jax.Array:
-    """The array as numbers."""
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf

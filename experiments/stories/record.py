@@ -120,6 +120,8 @@ def answer(made: Reproduction) -> str:
         trial = warned[0].trial
         gained = "was not run" if trial is None else f"gained {gain_text(trial)}"
         named = f"{capitalised(warned[0].title)}, as a warning alone: the trial of its remedy {gained}"
+    elif fault := made.choices.get("fault"):
+        named = f"{capitalised(made.diagnosis.verdict)}, with the fault that was planted ({fault.replace('_', ' ')})"
     else:
         named = capitalised(made.diagnosis.verdict)
     return f"{named}: {outcome(made)}."

@@ -6,6 +6,9 @@ import pytest
 from cnnprobe.data.augment import (
     compose,
     gaussian_noise,
+    mixup,
+    mixup_batches,
+    random_crop,
     random_cutout,
     random_flip,
     random_rotation,
@@ -19,6 +22,7 @@ AUGMENTS = {
     "shift": random_shift(0.3),
     "rotation": random_rotation(30.0),
     "zoom": random_zoom(0.3),
+    "crop": random_crop(0.4),
     "cutout": random_cutout(0.5),
     "noise": gaussian_noise(0.2),
     "all": compose(random_flip(), random_shift(0.2), random_rotation(10.0), gaussian_noise(0.1)),
@@ -102,8 +106,61 @@ def test_zoom_scales_both_slopes_alike():
     assert 1 / 1.3 <= down / 2 <= 1 / 0.7
 
 
+def test_a_crop_is_a_window_inside_of_the_image():
+    many = jnp.broadcast_to(linear_ramp(), (50, 21, 21, 1))
+    changed = np.asarray(random_crop(0.4)(KEY, many))
+    down, across = (
+        (changed[:, 11, 10, 0] - changed[:, 10, 10, 0]) / 2,
+        (changed[:, 10, 11, 0] - changed[:, 10, 10, 0]) / 3,
+    )
+    np.testing.assert_allclose(down, across, rtol=1e-4)
+    assert 0.4 <= down.min() < 0.5 < 0.9 < down.max() <= 1
+    corners = changed[:, [0, 0, -1, -1], [0, -1, 0, -1], 0]
+    np.testing.assert_allclose(np.ptp(corners, axis=1), 20 * 5 * down, rtol=1e-4)  # nothing is repeated at the rim
+
+
+ONE_HOT = jnp.eye(4)[jnp.arange(64) % 4]
+CONSTANT = jnp.broadcast_to(jnp.arange(64.0)[:, None, None, None], (64, 3, 3, 1))  # the value tells the image
+
+
+@pytest.mark.parametrize("variant", [lambda f: f, jax.jit])
+def test_mixup_mixes_images_and_labels_in_one_proportion(variant):
+    images, labels = variant(mixup)(KEY, CONSTANT, ONE_HOT)
+    partners = jax.random.permutation(jax.random.split(KEY)[0], 64)
+    shares = np.asarray(images[:, 0, 0, 0] - partners) / np.where(
+        partners == np.arange(64), 1, np.arange(64) - partners
+    )
+    moved = partners != jnp.arange(64)
+    expected = shares[:, None] * ONE_HOT + (1 - shares[:, None]) * ONE_HOT[partners]
+    np.testing.assert_allclose(labels[moved], expected[moved], atol=1e-4)
+    np.testing.assert_allclose(labels.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_mixup_keeps_the_type_of_the_images():
+    assert mixup(KEY, images_of(jnp.uint8), jnp.eye(4))[0].dtype == jnp.uint8
+
+
+def test_a_mixed_loader_is_a_function_of_the_epoch():
+    batches = mixup_batches(lambda epoch: [(CONSTANT, ONE_HOT)] * 2)
+    first, again, other = ([images for images, _ in batches(epoch)] for epoch in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert len({np.asarray(images).tobytes() for images in (*first, *other)}) == 4
+
+
 @pytest.mark.parametrize(
-    "none", [random_shift(0.0), random_rotation(0.0), random_zoom(0.0), random_cutout(0.0), compose()]
+    ("labels", "alpha", "message"),
+    [
+        (jnp.zeros(64, int), 0.2, r"labels must be one-hot or soft to be mixed, \[batch, classes\], got shape \(64,\)"),
+        (ONE_HOT, 0.0, r"alpha must be above 0, got 0\.0"),
+    ],
+)
+def test_what_cannot_be_mixed_is_refused(labels, alpha, message):
+    with pytest.raises(ValueError, match=message):
+        mixup(KEY, CONSTANT, labels, alpha=alpha)
+
+
+@pytest.mark.parametrize(
+    "none", [random_shift(0.0), random_rotation(0.0), random_zoom(0.0), random_cutout(0.0), random_crop(1.0), compose()]
 )
 def test_strength_zero_changes_nothing(none):
     np.testing.assert_allclose(none(KEY, images_of()), images_of(), rtol=1e-5)
@@ -128,6 +185,7 @@ def test_noise_has_the_asked_strength():
         (lambda: random_zoom(-0.1), "max_share must be at least 0 and below 1, got -0.1"),
         (lambda: random_cutout(float("nan")), "share must be at least 0 and below 1, got nan"),
         (lambda: gaussian_noise(2), "share must be at least 0 and below 1, got 2"),
+        (lambda: random_crop(0.0), "min_share must be above 0 and at most 1, got 0.0"),
         (lambda: random_rotation(181), "max_degrees must be in 0..180, got 181"),
     ],
 )

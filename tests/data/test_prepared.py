@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from cnnprobe.data.prepared import prepared_set
 
@@ -17,14 +18,14 @@ def shelf(tmp_path_factory):
         def _info(self):
             label = tfds.features.ClassLabel(names=["dark", "light"])
             features = {"image": tfds.features.Image(shape=(None, None, 3)), "label": label}
-            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
         def _split_generators(self, dl_manager):
             return {part: self._generate_examples(num) for part, num in NUM.items()}
 
         def _generate_examples(self, num):
             for index in range(num):
-                yield index, {"image": np.full((6, 8, 3), 200 * (index % 2), np.uint8), "label": index % 2}
+                yield index, {"image": Image.new("RGB", (8, 6), 3 * (200 * (index % 2),)), "label": index % 2}
 
     folder = tmp_path_factory.mktemp("prepared")
     Squares(data_dir=folder, file_format="array_record").download_and_prepare()
@@ -36,14 +37,12 @@ def on_shelf(shelf, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(shelf))
 
 
-@pytest.mark.slow
 def test_prepared_images_come_resized_with_their_classes(on_shelf):
     train, valid, class_names = prepared_set("squares", size=4, raw=True)
     assert (train.images.shape, valid.images.shape, class_names) == ((12, 4, 4, 3), (6, 4, 4, 3), ("dark", "light"))
     np.testing.assert_array_equal(train.images[:, 0, 0, 0], 200 * train.labels)
 
 
-@pytest.mark.slow
 def test_fewer_images_can_be_drawn_gray_and_scaled(on_shelf):
     train, valid, _ = prepared_set("squares", size=4, channels=1, num_train=6)
     assert (train.images.shape, valid.images.shape) == ((6, 4, 4, 1), (2, 4, 4, 1))

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from cnnprobe.data.augment import compose, random_flip, random_shift
+from cnnprobe.data.augment import compose, mixup_batches, random_flip, random_shift
 from cnnprobe.doctor.bench import make_bench
 from cnnprobe.doctor.looks.augmentation import look_at_augmentation
 from cnnprobe.doctor.looks.data import look_at_pairing
@@ -111,6 +111,13 @@ def test_conflicts_are_counted(deal, share):
 def test_augmenting_loader_has_no_pairs_to_compare():
     noisy = loader(lambda x, y, rng: (x + rng.normal(size=x.shape), y))
     assert look_at_passes(make_bench(problem(batches=noisy))) == {"images seen twice": 0.0}
+
+
+def test_mixed_images_and_labels_conflict_with_nothing():
+    mixed = mixup_batches(loader(lambda x, y, rng: (x, np.eye(2)[y])))
+    bench = make_bench(problem(batches=mixed))
+    assert look_at_passes(bench).get("label conflict share", 0.0) == 0
+    assert look_at_pairing(bench)["random features z"] > 4
 
 
 def test_loader_that_breaks_the_pairs_is_held_against_the_stored_ones():

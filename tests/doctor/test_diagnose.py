@@ -28,7 +28,7 @@ def test_names_the_planted_fault(fault):
     assert diagnosis.findings[0].cause == EXPECTED[fault]
 
 
-@pytest.mark.parametrize("variant", ["batch norm", "own loader"])
+@pytest.mark.parametrize("variant", ["batch norm", "own loader", "mixup"])
 def test_silent_on_healthy_clothes(variant):
     diagnosis = cp.diagnose(HEALTHY[variant](clothes()), budget_seconds=BUDGET)
     assert [finding.cause for finding in diagnosis.findings] == []
@@ -56,7 +56,9 @@ def test_same_seed_gives_the_same_diagnosis():
 
 def test_user_arrays_are_left_alone():
     problem = clothes()
+    told = []
     images, labels = np.array(problem.train.images), np.array(problem.train.labels)
-    cp.diagnose(problem, budget_seconds=20.0)
+    cp.diagnose(problem, budget_seconds=20.0, tell=told.append)
     np.testing.assert_array_equal(problem.train.images, images)
     np.testing.assert_array_equal(problem.train.labels, labels)
+    assert told[:2] == ["reading the data", "running the network as it is"]

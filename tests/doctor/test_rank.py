@@ -74,10 +74,11 @@ def test_remedy_that_gains_makes_a_cause(plan, healthy):
     assert severities(plan, healthy, suspect("step", "optimisation", 80)) == [("step", "cause")]
 
 
-def test_trial_reports_fresh_seeds(plan, healthy):
-    findings, _ = weigh(low(plan), healthy, (suspect("step", "optimisation", 80),))
-    np.testing.assert_allclose(findings[0].trial.remedied, [0.801, 0.802, 0.803])
-    assert findings[0].trial.gain == pytest.approx(0.702)
+@pytest.mark.parametrize(("percent", "seeds"), [(80, (1, 2)), (30, (1, 2, 3))])
+def test_trial_reports_fresh_seeds_until_there_is_no_doubt(percent, seeds, plan, healthy):
+    findings, _ = weigh(low(plan), healthy, (suspect("step", "optimisation", percent),))
+    np.testing.assert_allclose(findings[0].trial.remedied, [percent / 100 + 0.001 * seed for seed in seeds])
+    assert findings[0].trial.gain == pytest.approx(percent / 100 - 0.1 + 0.001 * np.mean(seeds))
 
 
 def test_remedy_in_vain_with_decisive_evidence_is_a_warning(plan, healthy):

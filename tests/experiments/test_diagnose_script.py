@@ -34,8 +34,8 @@ def parsed():
 
 def test_choices_and_budget_reach_the_doctor(doctor):
     doctor("healthy")
-    facts = diagnose.run(budget_seconds=7.0, batch_size=5, **BUILT)["diagnosis"].facts
-    assert facts == {"batch size": 5, "budget_seconds": 7.0}
+    facts = diagnose.run(budget_seconds=7.0, batch_size=5, tell=print, **BUILT)["diagnosis"].facts
+    assert facts == {"batch size": 5, "budget_seconds": 7.0, "tell": print}
 
 
 def test_the_classes_have_their_names(doctor):
@@ -114,3 +114,12 @@ def test_demo_diagnoses_every_case_and_says_where_the_pages_are(doctor, parsed, 
     last = capsys.readouterr().out.splitlines()[-len(demo.CASES) :]
     assert [line.split(":")[0] for line in last] == list(demo.CASES)
     assert len(list(tmp_path.glob("*/report.html"))) == len(demo.CASES)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_news_are_printed_with_the_seconds_so_far(shown, capsys):
+    with cli.waiting("diagnosing", shown=shown) as tell:
+        tell("found: [nothing]")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.split() == (["0.0", "s", "found:", "[nothing]"] if shown else [])

@@ -11,11 +11,14 @@ SCRIPTS = (
     "train",
     "demo",
     "checklist",
+    "learning_rate_range",
+    "cross_validate",
     "benchmark_diagnosis",
     "calibrate",
     "reproduce_case",
     "benchmark_overhead",
     "gallery",
+    "watch",
 )
 
 

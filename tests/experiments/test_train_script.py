@@ -44,6 +44,34 @@ def test_a_folder_with_another_run_is_bad_input(tmp_path):
         train.run(directory=str(tmp_path), num_epochs=1, resume=False, **SMALL)
 
 
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"log": ["csv"]}, "directory must be given where log is, got log=csv alone"),
+        (
+            {"log": ["tensorbord"], "directory": "x"},
+            "log must be one of csv, jsonl, tensorboard, wandb, got 'tensorbord'",
+        ),
+    ],
+)
+def test_a_log_that_cannot_be_written_is_bad_input_before_anything_is_trained(choices, message):
+    with pytest.raises(cli.BadInputError, match=message):
+        train.run(**choices)
+
+
+def test_each_log_has_its_place(tmp_path):
+    names = {Path(writer.name).name for writer in train.make_writers(["jsonl", "csv", "tensorboard"], str(tmp_path))}
+    assert names == {"scalars.jsonl", "scalars.csv", "tensorboard"}
+
+
+def test_a_folder_of_another_problem_keeps_its_config(tmp_path):
+    train.run(directory=str(tmp_path), num_epochs=1, **SMALL)
+    other = train.config_writer(str(tmp_path))
+    with pytest.raises(cli.BadInputError, match="must hold a run of the same problem"):
+        train.run(directory=str(tmp_path), num_epochs=1, writers=[other], **SMALL | {"model": "baseline_cnn"})
+    assert not (tmp_path / "config.json").exists()
+
+
 def test_main_prints_the_last_accuracies(capsys):
     with flagsaver.flagsaver():
         flags.FLAGS(["train", "--dataset=textures", "--num_images=60", "--num_epochs=1"])
@@ -75,3 +103,12 @@ def test_devices_that_cannot_be_had_are_bad_input(arguments, message):
     ended = in_a_process_of_its_own(*arguments)
     assert (ended.returncode, ended.stderr.count("error:")) == (2, 1)
     assert message in ended.stderr
+
+
+def test_patience_ends_a_training_that_does_not_get_better(capsys):
+    with flagsaver.flagsaver():
+        flags.FLAGS(
+            ["train", "--dataset=textures", "--num_images=60", "--num_epochs=4", "--patience=1", "--learning_rate=0"]
+        )
+        train.main(["train"])
+    assert capsys.readouterr().out.splitlines()[-1] == "steps: 2"

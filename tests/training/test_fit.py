@@ -6,6 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+from cnnprobe.data.streaming import grain_batches
+from cnnprobe.training import journal
 from cnnprobe.training.fit import fit
 from cnnprobe.training.journal import read_log
 
@@ -115,6 +117,22 @@ def test_log_cut_within_a_line_is_mended(problem, tmp_path):
     assert [record["step"] for record in lines(tmp_path, "step")] == list(range(12))
 
 
+def test_run_that_met_a_full_disk_is_resumed_exactly(problem, tmp_path, monkeypatch):
+    calls, real = itertools.count(), journal.append_bytes
+
+    def fill(file, data):
+        if next(calls) == 10:
+            raise OSError("readings.jsonl cannot be written: No space left on device.")
+        real(file, data)
+
+    with monkeypatch.context() as full:
+        full.setattr(journal, "append_bytes", fill)
+        with pytest.raises(OSError, match="No space left on device"):
+            fit(problem, progress=False, directory=tmp_path)
+    assert_same(fit(problem, progress=False, directory=tmp_path), fit(problem, progress=False))
+    assert [record["step"] for record in lines(tmp_path, "step")] == list(range(12))
+
+
 def test_finished_run_is_returned_as_it_is(problem, tmp_path):
     first = fit(problem, progress=False, directory=tmp_path)
     text = (tmp_path / "readings.jsonl").read_text()
@@ -195,3 +213,71 @@ def test_bad_numbers_are_refused(problem, name):
 def test_malformed_problem_is_refused(problem):
     with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, got 0"):
         fit(problem._replace(batch_size=0))
+
+
+@pytest.fixture
+def overfitting(problem):
+    """What is learnt is wrong on the validation images from the first epoch on."""
+    valid = problem.valid._replace(labels=(problem.valid.labels + 1) % 3)
+    return problem._replace(valid=valid, num_epochs=6)
+
+
+def test_patience_ends_the_training_and_gives_back_the_best(overfitting):
+    history = fit(overfitting, progress=False, patience=2)
+    assert (len(history.valid["loss"]), history.num_steps) == (3, 18)
+    chex.assert_trees_all_equal(history.params, fit(overfitting, progress=False, num_epochs=1).params)
+
+
+def test_patience_that_lasts_changes_nothing(problem):
+    assert_same(fit(problem, progress=False, patience=2), fit(problem, progress=False))
+
+
+@pytest.mark.parametrize("num_done", [4, 8, 14])
+def test_a_run_with_patience_is_resumed_exactly(overfitting, tmp_path, num_done):
+    whole = fit(overfitting, progress=False, patience=2)
+    with pytest.raises(KeyboardInterrupt):
+        fit(stopping(overfitting, num_done), progress=False, directory=tmp_path, patience=2)
+    for _ in range(2):  # the second one only reads
+        assert_same(fit(overfitting, progress=False, directory=tmp_path, patience=2), whole)
+
+
+def test_a_run_with_patience_can_be_given_more(overfitting, tmp_path):
+    fit(overfitting, progress=False, directory=tmp_path, patience=1)
+    longer = fit(overfitting, progress=False, directory=tmp_path, patience=3)
+    assert_same(longer, fit(overfitting, progress=False, patience=3))
+
+
+def test_patience_needs_validation_images(problem):
+    with pytest.raises(ValueError, match=r"patience must be None where problem\.valid is None, got 3"):
+        fit(problem._replace(valid=None), patience=3)
+
+
+def test_a_checkpoint_that_was_cut_costs_no_more_than_its_steps(problem, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(stopping(problem, 10), progress=False, directory=tmp_path, checkpoint_every=2)
+    newest = max((tmp_path / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    for path in newest.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.warns(UserWarning, match=f"the checkpoint of step {newest.name} in .* cannot be read"):
+        resumed = fit(problem, progress=False, directory=tmp_path)
+    assert_same(resumed, fit(problem, progress=False))
+    assert [record["step"] for record in lines(tmp_path, "step")] == list(range(12))
+
+
+@pytest.mark.parametrize("num_done", [3, 8])
+def test_a_run_fed_by_grain_is_resumed_exactly(problem, tmp_path, num_done):
+    pytest.importorskip("grain")
+    read = grain_batches(problem.train, batch_size=8, num_threads=2)
+    count = itertools.count()
+
+    def breaking(epoch):
+        for batch in read(epoch):
+            if next(count) == num_done:
+                raise KeyboardInterrupt
+            yield batch
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(problem._replace(batches=breaking), progress=False, directory=tmp_path, checkpoint_every=2)
+    resumed = fit(problem._replace(batches=read), progress=False, directory=tmp_path, checkpoint_every=2)
+    assert_same(resumed, fit(problem._replace(batches=read), progress=False))

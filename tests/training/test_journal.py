@@ -1,3 +1,4 @@
+import io
 import json
 
 import chex
@@ -7,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from cnnprobe.training.journal import Position, open_journal, read_log, to_json, to_number
+from cnnprobe.training.checkpoints import Position
+from cnnprobe.training.journal import append_bytes, open_journal, read_log, to_json, to_number
 from cnnprobe.training.step import init_state
 
 
@@ -121,3 +123,27 @@ def test_json_is_strict_and_keeps_numbers():
     values = [1.5, float("nan"), float("inf"), -float("inf"), float(np.float32(0.1))]
     text = json.dumps(to_json({"values": np.array(values)}), allow_nan=False)
     np.testing.assert_array_equal([to_number(x) for x in json.loads(text)["values"]], values)
+
+
+def test_full_disk_is_named():
+    with (
+        open("/dev/full", "ab", buffering=0) as file,  # noqa: PTH123  # a path that is a device
+        pytest.raises(OSError, match="/dev/full cannot be written: No space left on device"),
+    ):
+        append_bytes(file, b"line\n")
+
+
+def test_what_is_written_in_parts_is_written_whole():
+    class Slow(io.BytesIO):
+        def write(self, data):
+            return super().write(bytes(data[:3]))
+
+    file = Slow()
+    append_bytes(file, b"0123456789")
+    assert file.getvalue() == b"0123456789"
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path, state):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"directory must be a folder that can be written, got .*file/run: "):
+        opened(tmp_path / "file" / "run", state).__enter__()

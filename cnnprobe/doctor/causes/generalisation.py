@@ -1,5 +1,7 @@
 """Training that works on images that are too few."""
 
+import math
+
 import numpy as np
 
 from cnnprobe.data.sampling import num_examples
@@ -15,14 +17,17 @@ def _too_few(seen: Observation) -> Evidence | None:
     """Training images fitted, held-out images not, and a measured slope that says that more images would help."""
     gap, slope = fact(seen, "generalisation gap"), fact(seen, "gain from doubling the images")
     start = highest("generalisation gap", factor=1.2)
-    if not (gap > start and fact(seen, "training accuracy") > FITTED and slope >= WORTH_IT):
+    error = fact(seen, "error of the gain from doubling")
+    is_measured = slope >= WORTH_IT and not slope < error
+    if not (gap > start and fact(seen, "training accuracy") > FITTED and is_measured):
         return None
     strength = 0.5 + 0.5 * graded(gap, start, start + 0.3)
+    spread = "" if math.isnan(error) else f" ± {100 * error:.0f}"
     per_class = num_examples(seen.bench.problem.train) / seen.bench.num_classes
     sentence = (
         f"With {per_class:.0f} images a class the network reaches {fact(seen, 'training accuracy'):.0%} on them and"
         f" {fact(seen, 'validation accuracy'):.0%} on others; from half the images to all of them that rose by"
-        f" {slope:.0%} points."
+        f" {100 * slope:.0f}{spread} points."
     )
     names = ("generalisation gap", "training accuracy", "validation accuracy", "gain from doubling the images")
     return Evidence(sentence, readings(seen, *names), strength)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cnnprobe.data.sampling import num_examples
 from cnnprobe.doctor.bands import healthy_band
 from cnnprobe.doctor.causes.record import TINY, Advice, Cause, fact, graded_log, highest, lowest, readings, rising
 from cnnprobe.doctor.observation import Observation
@@ -141,7 +142,7 @@ def _sound(seen: Observation) -> np.ndarray | None:
 def _drop_broken(seen: Observation) -> tuple[Remedy, ...]:
     """Training without the broken images, where enough others are left."""
     kept = _sound(seen)
-    if kept is None or not FEWEST_LEFT * seen.bench.num_classes <= len(kept) < len(seen.bench.problem.train):
+    if kept is None or not FEWEST_LEFT * seen.bench.num_classes <= len(kept) < num_examples(seen.bench.problem.train):
         return ()
     return (keep_examples(kept),)
 

@@ -71,10 +71,14 @@ def _overshooting(seen: Observation) -> Evidence | None:
     )
     if not strength:
         return None
-    what = "becomes NaN or infinite" if broken else f"reaches {jump:.3g} times its start or that of a blind guess"
+    what = "A"
+    if broken:
+        what = "The loss becomes NaN or infinite; a"
+    elif jump > start:
+        what = f"The loss reaches {jump:.3g} times its start or that of a blind guess; a"
     ratio = fact(seen, "log10 of update over parameter")
     sentence = (
-        f"The loss {what}; a step changes the kernels by 10^{ratio:.1f} of their size, and at the end {zeros:.0%} of "
+        f"{what} step changes the kernels by 10^{ratio:.1f} of their size, and at the end {zeros:.0%} of "
         "all gradient entries are exactly zero."
     )
     names = (

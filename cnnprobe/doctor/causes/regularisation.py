@@ -126,9 +126,7 @@ def _stale(seen: Observation) -> Evidence | None:
     gap = fact(seen, "batch minus running statistics accuracy")
     start = max(0.03, highest("batch minus running statistics accuracy"))
     strength = graded(gap, start, start + 0.1)
-    whole, momentum = fact(seen, "steps of the whole training"), fact(seen, "statistics momentum")
-    still_coming = 0 < momentum < 1 and whole > fact(seen, "number of steps") and momentum**whole < ARRIVED
-    if not strength or (still_coming and not fact(seen, "settling passes") > 0):
+    if not strength or _is_still_coming(seen) or _is_too_short(seen):
         return None
     sentence = (
         f"On the same training images the network is {gap:.0%} points better with the statistics of the batch than"
@@ -139,6 +137,19 @@ def _stale(seen: Observation) -> Evidence | None:
         readings(seen, "batch minus running statistics accuracy", "statistics momentum", "mode gap"),
         strength,
     )
+
+
+def _is_still_coming(seen: Observation) -> bool:
+    """Whether the user's own training, of which the run is a part, is long enough for the statistics to arrive."""
+    whole, momentum = fact(seen, "steps of the whole training"), fact(seen, "statistics momentum")
+    arrives = 0 < momentum < 1 and whole > fact(seen, "number of steps") and momentum**whole < ARRIVED
+    return arrives and not fact(seen, "settling passes") > 0
+
+
+def _is_too_short(seen: Observation) -> bool:
+    """Whether a training of so few steps has no time for statistics of a healthy momentum: the steps are missing."""
+    whole, momentum = fact(seen, "steps of the whole training"), fact(seen, "statistics momentum")
+    return 0 < momentum <= highest("statistics momentum") and momentum**whole >= ARRIVED
 
 
 def _fresh_statistics(seen: Observation) -> tuple[Remedy, ...]:

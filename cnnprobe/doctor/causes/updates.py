@@ -8,7 +8,7 @@ import optax
 from cnnprobe.doctor.causes.record import Advice, Cause, fact, highest, readings, rising
 from cnnprobe.doctor.looks.run import frozen_leaves
 from cnnprobe.doctor.observation import Observation
-from cnnprobe.doctor.remedies import replace_optimizer, restore_gradients
+from cnnprobe.doctor.remedies import replace_optimizer, restore_gradients, weaken_penalty
 from cnnprobe.doctor.remedies_network import remove_decay, same_rule, train_held
 from cnnprobe.types import Evidence, Remedy
 
@@ -110,22 +110,46 @@ def _advise_carry(seen: Observation) -> Advice:
 
 
 def _decaying(seen: Observation) -> Evidence | None:
-    """Parameters that the optimizer pulls to zero as fast as the data move them."""
-    share, rate = fact(seen, "decay share of a step"), fact(seen, "decay a step")
-    # Twice the data's part is 0.9 of a step, as the two point in directions of their own.
-    strength = rising(share, max(0.3, np.nan_to_num(highest("decay share of a step"))), 0.9) if rate > 0 else 0.0
-    if not strength:
+    """Parameters that the optimizer, or a penalty in the loss, pulls to zero as fast as the data move them."""
+    decayed, penalised = _pulls(seen)
+    growth = f"the parameters end at {fact(seen, 'parameter growth'):.2g} times their first size"
+    if penalised > decayed:
+        pull = fact(seen, "penalty share of a gradient")
+        sentence = f"{pull:.0%} of the first gradient is a penalty's, which pulls parameters to zero; {growth}."
+        return Evidence(sentence, readings(seen, "penalty share of a gradient", "parameter growth"), penalised)
+    if not decayed:
         return None
+    share, rate = fact(seen, "decay share of a step"), fact(seen, "decay a step")
     sentence = (
         f"Weight decay takes {rate:.2g} of every parameter in each step, so half of what was learnt is gone after"
-        f" {max(math.log(2) / rate, 1):,.0f} steps; it makes up {min(share, 1):.0%} of a step, and the parameters end"
-        f" at {fact(seen, 'parameter growth'):.2g} times their first size."
+        f" {max(math.log(2) / rate, 1):,.0f} steps; it makes up {min(share, 1):.0%} of a step, and {growth}."
     )
-    return Evidence(sentence, readings(seen, "decay share of a step", "decay a step", "parameter growth"), strength)
+    return Evidence(sentence, readings(seen, "decay share of a step", "decay a step", "parameter growth"), decayed)
+
+
+def _pulls(seen: Observation) -> tuple[float, float]:
+    """How far the optimizer's decay and a penalty in the loss outweigh the data."""
+    decayed = _outweighs(seen, "decay share of a step") if fact(seen, "decay a step") > 0 else 0.0
+    return decayed, _outweighs(seen, "penalty share of a gradient")
+
+
+def _outweighs(seen: Observation, name: str) -> float:
+    """How far one outweighs them; twice their part is 0.9, as the two point in directions of their own."""
+    return rising(fact(seen, name), max(0.3, np.nan_to_num(highest(name))), 0.9)
+
+
+def _lighten(seen: Observation) -> tuple[Remedy, ...]:
+    """A weaker penalty, or no decay."""
+    decayed, penalised = _pulls(seen)
+    return (weaken_penalty(WEAKER),) if penalised > decayed else (remove_decay,)
 
 
 def _advise_decay(seen: Observation) -> Advice:
     """A thousandth of it."""
+    decayed, penalised = _pulls(seen)
+    if penalised > decayed:
+        text = f"Weaken the penalty to a thousandth: divide the weight of every regulariser by {WEAKER}."
+        return Advice(text, f"loss = data_loss + penalty / {WEAKER}")
     rate, size = fact(seen, "decay a step"), fact(seen, "step size")
     text = f"Weaken the weight decay to a thousandth; now it takes {rate:.2g} of a parameter a step"
     weaker = rate / size / WEAKER
@@ -174,10 +198,10 @@ CAUSES = (
         "weight decay outweighs the data",
         "optimisation",
         _decaying,
-        lambda _: (remove_decay,),
+        _lighten,
         _advise_decay,
         "Decay shrinks every parameter in each step. Where it takes as much as the data give, the weights settle near"
-        " zero and the outputs near a constant.",
+        " zero and the outputs near a constant. A penalty on the parameters in the loss does the same.",
         ("Loshchilov & Hutter, Decoupled weight decay regularization, ICLR 2019",),
         look_alikes=(
             "`updates-too-small` leaves the parameters where they are; here they shrink. The loss at the end is mostly"

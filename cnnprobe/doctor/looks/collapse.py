@@ -7,8 +7,9 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from cnnprobe.data.batching import endless_batches
 from cnnprobe.data.sampling import in_time
-from cnnprobe.doctor.bench import Bench, decide, stream
+from cnnprobe.doctor.bench import Bench, decide
 from cnnprobe.doctor.compiled import class_counts
 from cnnprobe.doctor.run import Run, outputs_of
 from cnnprobe.probes.collapse import BatchCollapse, batch_collapse, collapse_split
@@ -64,7 +65,7 @@ def look_at_collapse(bench: Bench, run: Run) -> tuple[dict[str, float], dict[str
     if not own.index > SPLIT_FROM:
         return facts, {"collapse mechanism": "none"}
     key = jax.random.key(bench.problem.seed)
-    batches = in_time(islice(stream(bench.problem), NUM_BATCHES), bench.read_seconds)
+    batches = in_time(islice(endless_batches(bench.problem), NUM_BATCHES), bench.read_seconds)
     loader = (prepare(bench.problem, batch, key, train=True).images for batch in batches)
     drawn = _random_batches(bench)
     split = collapse_split(

@@ -6,8 +6,9 @@ from itertools import islice
 import numpy as np
 from jaxtyping import Float, Int
 
+from cnnprobe.data.batching import endless_batches
 from cnnprobe.data.sampling import in_time, sample
-from cnnprobe.doctor.bench import Bench, stream
+from cnnprobe.doctor.bench import Bench
 from cnnprobe.doctor.looks.passes import look_at_stored_pairs
 from cnnprobe.probes.inputs import (
     Consistency,
@@ -59,7 +60,7 @@ def look_at_order(bench: Bench) -> dict[str, float]:
     pool = _label_pool(bench)
     if pool is None:
         return {}
-    read = in_time(islice(stream(bench.problem), BATCHES_READ), bench.read_seconds)
+    read = in_time(islice(endless_batches(bench.problem), BATCHES_READ), bench.read_seconds)
     batches = [class_ids(batch.labels, bench.num_classes) for batch in read]
     seen = [ids for ids in batches if ids is not None]
     return order_facts(seen, pool, num_classes=bench.num_classes, seed=bench.problem.seed)
