@@ -1,10 +1,17 @@
 """Clear errors for bad arguments: each names the argument, the rule and the value received."""
 
+import inspect
+import re
+import time
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+
+PACKAGE = Path(__file__).parent
+NO_TIME = "no time was left"  # why something was not done
 
 
 def check_numbers(name: str, x: Any) -> None:
@@ -13,9 +20,13 @@ def check_numbers(name: str, x: Any) -> None:
         dtype = x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
     except ValueError:  # rows of several lengths
         raise ValueError(f"{name} must be an array of real numbers, got {x!r:.200}.") from None
-    is_real = any(jax.dtypes.issubdtype(dtype, kind) for kind in (np.floating, np.integer, np.bool_))
-    if not is_real:
+    if not is_real(dtype):
         raise ValueError(f"{name} must be an array of real numbers, got {f'dtype {dtype}' if np.ndim(x) else repr(x)}.")
+
+
+def is_real(dtype: Any) -> bool:
+    """Whether a dtype holds real numbers or truth values; the small floats of machine learning do."""
+    return any(jax.dtypes.issubdtype(dtype, kind) for kind in (np.floating, np.integer, np.bool_))
 
 
 def check_rank(name: str, x: Any, rank: int) -> None:
@@ -70,3 +81,24 @@ def check_optional(check: Callable[..., None], name: str, value: Any, *rest: Any
     """Runs `check` unless `value` is None."""
     if value is not None:
         check(name, value, *rest)
+
+
+def check_file_name(name: str, value: Any) -> None:
+    """Raises `ValueError` unless `value` is letters, digits, `-` and `_`: a file name that stays in its folder."""
+    if not isinstance(value, str) or not re.fullmatch(r"[\w-]+", value):
+        raise ValueError(f"{name} must be letters, digits, '-' and '_', got {value!r}.")
+
+
+def place_of(function: Any) -> str:
+    """Where a user's function is written, for the end of a message: ` (train.py, line 12)`; else nothing."""
+    inner = inspect.unwrap(getattr(function, "func", function))  # the inside of a `functools.partial`
+    code = getattr(inner, "__code__", None) or getattr(vars(type(inner)).get("__call__"), "__code__", None)
+    if code is None or PACKAGE in Path(code.co_filename).parents:
+        return ""
+    return f" ({Path(code.co_filename).name}, line {code.co_firstlineno})"
+
+
+def check_time(deadline: float) -> None:
+    """Raises `TimeoutError` once `time.monotonic()` has passed `deadline`."""
+    if time.monotonic() > deadline:
+        raise TimeoutError(NO_TIME)

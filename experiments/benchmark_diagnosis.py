@@ -140,8 +140,9 @@ def run(
     Raises:
       cli.BadInputError: no case is chosen, or the folder cannot be written.
     """
-    import json
     from pathlib import Path
+
+    from experiments.rows import append_row, read_rows
 
     todo = chosen(split, only=only, subset=subset, seed=seed)
     with cli.bad_input():
@@ -149,13 +150,11 @@ def run(
             raise ValueError(f"only must be part of the name of a case, got {only!r}.")
         path = Path(output_dir) / "cases.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text().splitlines() if path.exists() else []
-    rows = {row["case"]: row for row in map(json.loads, lines)}
+        rows = {row["case"]: row for row in read_rows(path)}
     left = [case for case in todo if case.name not in rows]
     for row in _results(left, jobs=jobs, budget_seconds=budget_seconds, seed=seed):
         rows[row["case"]] = row
-        with path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        append_row(path, row)
         print(f"{row['seconds']:6.1f} s  {row['case']}: {row['verdict']} {row['causes']}", flush=True)
     return [rows[case.name] for case in todo]
 

@@ -122,23 +122,21 @@ def merge_bands(runs: Iterable[Mapping[str, float | None]]) -> dict[str, list[fl
 
 def run(*, readings: str, seed: int, seconds: float) -> dict[str, Calibrated]:
     """Observes all healthy problems that the file lacks; returns every one."""
-    import json
     from pathlib import Path
 
     from experiments.healthy import HEALTHY
+    from experiments.rows import append_row, read_rows
 
     pairs = [("fashion_mnist", variant) for variant in HEALTHY]
     pairs += [(dataset, variant) for dataset in ("textures", "blood_cells") for variant in IMAGE_VARIANTS]
     path = Path(readings)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = map(json.loads, path.read_text().splitlines() if path.exists() else [])
-    runs = {line["run"]: Calibrated(line["facts"], line["accuracies"]) for line in lines}
+    runs = {line["run"]: Calibrated(line["facts"], line["accuracies"]) for line in read_rows(path)}
     for index, (dataset, variant) in enumerate(pairs):
         name = f"{dataset}, {variant}"
         if name not in runs:
             runs[name] = calibrated(dataset, variant, seed=seed + index, seconds=seconds)
-            with path.open("a") as file:
-                file.write(json.dumps({"run": name, **runs[name]._asdict()}) + "\n")
+            append_row(path, {"run": name, **runs[name]._asdict()})
             print(f"{len(runs)} of {len(pairs)}: {name}", flush=True)
     return runs
 
@@ -147,6 +145,8 @@ def main(argv: Sequence[str]) -> None:
     """Runs, and writes the bands with the names of the runs they come from."""
     import json
     from pathlib import Path
+
+    from cnnprobe.reporting.jsonfile import write_atomically
 
     del argv
     place = Path(_READINGS.value)
@@ -159,7 +159,7 @@ def main(argv: Sequence[str]) -> None:
         "gains where nothing was changed": chance_report(runs.values()),
         "bands": {name: [float(f"{x:.4g}") for x in band] for name, band in merged.items()},
     }
-    Path(_OUTPUT.value).write_text(json.dumps(content, indent=1) + "\n")
+    write_atomically(_OUTPUT.value, json.dumps(content, indent=1) + "\n")
     print(f"{len(runs)} healthy runs, {len(merged)} bands: {_OUTPUT.value}")
 
 

@@ -67,7 +67,8 @@ def main(argv: Sequence[str]) -> None:
     del argv
     budget_seconds = report_flags.BUDGET_SECONDS.value
     cli.announce(report_flags.REPORT_DIR.value)
-    with cli.waiting(f"testing every line, at most {budget_seconds:.0f} s", shown=not output_flags.is_silent()):
+    waiting = cli.waiting(f"testing every line, at most {budget_seconds:.0f} s", shown=not output_flags.is_silent())
+    with waiting, output_flags.result_only():
         result = run(budget_seconds=budget_seconds, report_dir=report_flags.REPORT_DIR.value, **problem_flags.chosen())
     _print(result)
 

@@ -85,7 +85,8 @@ def main(argv: Sequence[str]) -> int:
     budget_seconds = report_flags.BUDGET_SECONDS.value
     cli.announce(report_flags.REPORT_DIR.value)
     choices = problem_flags.chosen() | {"report_dir": report_flags.REPORT_DIR.value}
-    with cli.waiting(f"diagnosing, at most {budget_seconds:.0f} s", shown=not output_flags.is_silent()) as tell:
+    waiting = cli.waiting(f"diagnosing, at most {budget_seconds:.0f} s", shown=not output_flags.is_silent())
+    with waiting as tell, output_flags.result_only():
         result = run(budget_seconds=budget_seconds, tell=tell, **choices)
     _print(result)
     return cli.FAULTY if result["diagnosis"].verdict == "faulty" else cli.HEALTHY

@@ -17,7 +17,10 @@ _DATASET = flags.DEFINE_string(
 _IMAGES = flags.DEFINE_string("images", None, "A folder of your own images: ROOT/class/*.png.")
 _NPZ = flags.DEFINE_string("npz", None, "Your own npz file: `images` and `labels`, or `x_train` and `y_train`.")
 _PROBLEM = flags.DEFINE_string(
-    "problem", None, "Your own module:function, a function that returns a Problem. It is run."
+    "problem",
+    None,
+    "Your own module:function, a function that returns a Problem. That code is run, with all that it may do: name none"
+    " that you do not trust.",
 )
 _MODEL = flags.DEFINE_enum("model", "small_cnn", MODELS, "The network.")
 _OPTIMIZER = flags.DEFINE_enum("optimizer", "adam", OPTIMIZERS, "The optimizer.")

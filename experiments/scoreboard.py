@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from cnnprobe.reporting.jsonfile import write_atomically
+from cnnprobe.reporting.plots import write_figure
 from experiments.faults import EXPECTED
 
 HARM = 0.1  # points of accuracy that a fault must cost to be a cause
@@ -120,7 +122,7 @@ def write_scores(scores: Scores, rows: Sequence[Row], directory: str) -> Path:
     folder = Path(directory)
     counts = confusion([item for item in judge(rows) if item.harm >= HARM])
     content = {"scores": scores._asdict(), "confusion": counts}
-    (folder / "scores.json").write_text(json.dumps(content, indent=1) + "\n")
+    write_atomically(folder / "scores.json", json.dumps(content, indent=1) + "\n")
     if counts:
         draw_confusion(counts, folder / "confusion.png")
     return folder
@@ -143,4 +145,4 @@ def draw_confusion(counts: Mapping[str, Mapping[str, int]], path: Path) -> None:
     for (row, column), value in np.ndenumerate(values):
         if value:
             axes.text(column, row, str(value), ha="center", va="center", fontsize=8)
-    figure.savefig(path, dpi=120)
+    write_figure(figure, path, dpi=120)

@@ -9,7 +9,7 @@ import cnnprobe
 
 ROOT = Path(cnnprobe.__file__).parent
 ORDER = (
-    ("types", "checks", "compiling", "trees"),
+    ("types", "checks", "compiling", "texts", "trees"),
     ("probes",),
     ("tracing",),
     ("data", "models"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnprobe.checks import check_integer
+from cnnprobe.checks import check_integer, is_real, place_of
 from cnnprobe.data.sampling import num_examples, take
 from cnnprobe.types import Batch, Problem
 
@@ -28,7 +28,7 @@ def epoch_batches(problem: Problem, epoch: int, *, seed: int | None = None) -> I
     """
     check_integer("epoch", epoch, 0)
     if problem.batches is not None:
-        return _loader_batches(problem.batches(epoch))
+        return _loader_batches(problem.batches(epoch), place_of(problem.batches))
     seed = problem.seed if seed is None else seed
     check_integer("batch_size", problem.batch_size, 1)
     check_integer("seed", seed, 0)
@@ -47,7 +47,10 @@ def endless_batches(problem: Problem) -> Iterator[Batch]:
         batches = epoch_batches(problem, epoch % problem.num_epochs if problem.batches else epoch)
         first = next(batches, None)
         if first is None:
-            raise ValueError(f"problem.batches must yield at least one batch an epoch, got none in epoch {epoch}.")
+            raise ValueError(
+                f"problem.batches must yield at least one batch an epoch, got none in epoch {epoch}"
+                f"{place_of(problem.batches)}; a generator can be read only once."
+            )
         yield first
         yield from batches
 
@@ -88,35 +91,39 @@ def _array_batches(problem: Problem, epoch: int, seed: int) -> Iterator[Batch]:
         yield take(problem.train, order[start : start + size])
 
 
-def _loader_batches(loader: Any) -> Iterator[Batch]:
+def _loader_batches(loader: Any, place: str) -> Iterator[Batch]:
     """What the user's loader yields, checked and as numpy arrays."""
     if not isinstance(loader, Iterable):
-        raise ValueError(f"batches(epoch) must return an iterable of (images, labels), got {type(loader).__name__}.")
-    return (_checked_pair(item, index) for index, item in enumerate(loader))
+        raise ValueError(
+            f"batches(epoch) must return an iterable of (images, labels), got {type(loader).__name__}{place}."
+        )
+    return (_checked_pair(item, f"{index}{place}") for index, item in enumerate(loader))
 
 
-def _checked_pair(item: Any, index: int) -> Batch:
+def _checked_pair(item: Any, where: str) -> Batch:
     """One item of the user's loader as a batch."""
     if not isinstance(item, tuple | list) or len(item) != 2:
         found = f"{len(item)} values" if isinstance(item, tuple | list) else f"a {type(item).__name__}"
-        raise ValueError(f"batches(epoch) must yield pairs (images, labels), got {found} at batch {index}.")
-    images, labels = _array(item[0], "images", index), _array(item[1], "labels", index)
+        raise ValueError(f"batches(epoch) must yield pairs (images, labels), got {found} at batch {where}.")
+    images, labels = _array(item[0], "images", where), _array(item[1], "labels", where)
     if images.shape[:1] != labels.shape[:1] or not images.shape:
         raise ValueError(
             f"batches(epoch) must yield as many images as labels, got shapes {images.shape} and {labels.shape} "
-            f"at batch {index}."
+            f"at batch {where}."
         )
+    if not len(images):
+        raise ValueError(f"batches(epoch) must yield at least one image a batch, got none at batch {where}.")
     return Batch(images, labels)
 
 
-def _array(x: Any, name: str, index: int) -> np.ndarray:
-    """`x` as a numpy array of numbers."""
+def _array(x: Any, name: str, where: str) -> np.ndarray:
+    """`x` as a numpy array of numbers; a copy, since many loaders fill one and the same buffer for every batch."""
     try:
-        array = np.asarray(x)
+        array = np.array(x)
     except (TypeError, ValueError, RuntimeError) as error:  # ragged lists; tensors that refuse to leave their device
-        raise ValueError(f"batches(epoch) yields {name} that are no array at batch {index}: {error}") from error
-    if array.dtype.kind not in "biufV":  # "V": bfloat16 and the other small floats
-        raise ValueError(f"batches(epoch) must yield {name} of numbers, got {array.dtype} at batch {index}.")
+        raise ValueError(f"batches(epoch) yields {name} that are no array at batch {where}: {error}") from error
+    if not is_real(array.dtype):
+        raise ValueError(f"batches(epoch) must yield {name} of numbers, got {array.dtype} at batch {where}.")
     return array
 
 

@@ -48,7 +48,7 @@ def fashion_mnist(*, num_train: int = 3000, num_valid: int = 1000, raw: bool = F
     References:
       Xiao, Rasul & Vollgraf, Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms, 2017.
     """
-    with np.load(_FOLDER / "fashion_mnist.npz") as arrays:
+    with np.load(_FOLDER / "fashion_mnist.npz", allow_pickle=False) as arrays:
         train, valid = (_first_rows(arrays, "train", num_train, raw), _first_rows(arrays, "valid", num_valid, raw))
     return ImageSet(train, valid, FASHION_CLASSES)
 
@@ -78,7 +78,7 @@ def textures(
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, got {channels!r}.")
     boundary = _TEXTURE_SIZE - max(size, _VALID_COLUMNS)
-    with np.load(_FOLDER / "textures.npz") as arrays:
+    with np.load(_FOLDER / "textures.npz", allow_pickle=False) as arrays:
         photographs = np.stack([arrays[name] for name in TEXTURE_CLASSES])
     train_rng, valid_rng = np.random.default_rng(seed).spawn(2)
     train = _crops(photographs[..., :boundary], "num_train", num_train, size, train_rng)

@@ -3,7 +3,6 @@
 import gzip
 import math
 import struct
-import zipfile
 import zlib
 from os import PathLike
 from pathlib import Path
@@ -19,7 +18,7 @@ _PLAIN_PAIRS = (("images", "labels"), ("x", "y"))
 _VALID_NAMES = ("valid", "validation", "val", "test")
 
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-_BROKEN = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
+MOST_AXES = 32  # of an array
 
 
 def npz_dataset(path: str | PathLike[str]) -> tuple[Dataset, Dataset | None]:
@@ -65,7 +64,7 @@ def read_idx(path: str | PathLike[str]) -> Shaped[np.ndarray, "..."]:
     data = file.read_bytes()
     try:
         return _parse_idx(file, gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, MemoryError, zlib.error) as error:
         raise ValueError(f"{file} is cut short or broken: {error}") from error
 
 
@@ -74,8 +73,8 @@ def _parse_idx(file: Path, data: bytes) -> Shaped[np.ndarray, "..."]:
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_TYPES:
         raise ValueError(f"{file} must be an idx file, got the first bytes {data[:4]!r}.")
     start = 4 + 4 * data[3]
-    if len(data) < start:
-        raise ValueError(f"{file} is cut short: its header announces {data[3]} axes.")
+    if len(data) < start or data[3] > MOST_AXES:
+        raise ValueError(f"{file} is cut short or broken: its header announces {data[3]} axes.")
     shape = struct.unpack(f">{data[3]}I", data[4:start])
     dtype = np.dtype(_IDX_TYPES[data[2]])
     num_bytes, num_found = math.prod(shape) * dtype.itemsize, len(data) - start
@@ -96,7 +95,7 @@ def _opened_npz(file: Path) -> np.lib.npyio.NpzFile:
     """The archive, opened without reading its arrays and without trusting its pickles."""
     try:
         archive = np.load(file, allow_pickle=False)
-    except _BROKEN as error:
+    except Exception as error:  # a broken archive makes zipfile and numpy raise nearly anything
         raise ValueError(f"{file} must be an npz archive: {error}") from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise ValueError(f"{file} must be an npz archive, got a single array; save it with numpy.savez.")
@@ -122,10 +121,13 @@ def _dataset_of(file: Path, archive: np.lib.npyio.NpzFile, pair: tuple[str, str]
 def _array_of(file: Path, archive: np.lib.npyio.NpzFile, name: str) -> Shaped[np.ndarray, "..."]:
     """One array of the archive."""
     try:
-        return archive[name]
-    except _BROKEN as error:
+        array = archive[name]
+    except Exception as error:  # the same
         hint = " Save it as an array of numbers, all of one shape." if "pickle" in str(error) else ""
         raise ValueError(f"{name} of {file} cannot be read: {error}.{hint}") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{name} of {file} must be an array as numpy saves it, got other bytes.")
+    return array
 
 
 def _checked(name: str, images: Shaped[np.ndarray, "..."], labels: Shaped[np.ndarray, "..."]) -> Dataset:

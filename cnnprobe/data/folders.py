@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 
 from cnnprobe.checks import check_integer
 from cnnprobe.data.sampling import split, to_dataset
+from cnnprobe.texts import printable
 from cnnprobe.types import Dataset
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -86,7 +87,7 @@ def image_folder(
     train, valid = read[0][0], read[1][0] if len(read) > 1 else None
     if valid is None and valid_share:
         train, valid = map(to_dataset, split(train, valid_share, seed=seed))
-    return FolderImages(train, valid, class_names, skipped)
+    return FolderImages(train, valid, tuple(map(printable, class_names)), skipped)
 
 
 # --- which files -------------------------------------------------------------------------------------------------
@@ -184,6 +185,8 @@ def _read(path: Path, shape: tuple[int, int, int] | None = None) -> UInt8[np.nda
     """One image, resized if a shape is given; or why it cannot be read."""
     from PIL import Image
 
+    if not path.is_file():  # a pipe would never end
+        return "it is no regular file"
     try:
         with Image.open(path) as image:
             if image.width * image.height > _MAX_PIXELS:
@@ -209,6 +212,6 @@ def fit_pixels(image: Any, shape: tuple[int, int, int] | None) -> UInt8[np.ndarr
 def _warn_of(skipped: Sequence[SkippedFile], num_files: int) -> None:
     """One warning for all files left out."""
     if skipped:
-        shown = "; ".join(f"{file.path} ({file.reason})" for file in skipped[:3])
+        shown = printable("; ".join(f"{file.path} ({file.reason})" for file in skipped[:3]))
         rest = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
         warnings.warn(f"{len(skipped)} of {num_files} image files cannot be read: {shown}{rest}", stacklevel=3)

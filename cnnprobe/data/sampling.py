@@ -3,8 +3,10 @@
 Only the rows asked for are ever read: a memory-mapped array or a source of any size costs what its batch costs.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -12,6 +14,8 @@ from jaxtyping import Int
 
 from cnnprobe.checks import check_integer
 from cnnprobe.types import AnyArray, Batch, Dataset, Source
+
+T = TypeVar("T")
 
 
 class Subset:
@@ -45,8 +49,12 @@ def num_examples(source: Dataset | Source) -> int:
     return num_images
 
 
-def take(source: Dataset | Source, indices: Int[AnyArray, " num"] | Sequence[int]) -> Batch:
+def take(
+    source: Dataset | Source, indices: Int[AnyArray, " num"] | Sequence[int], *, seconds: float = math.inf
+) -> Batch:
     """The examples at `indices`, as numpy arrays in the order asked for; an index may come twice.
+
+    Of a source that is read item by item, those that do not come within `seconds` are left out.
 
     Raises:
       ValueError: an index is out of range, or an item of a source lacks "image" or "label" or has another shape
@@ -56,16 +64,30 @@ def take(source: Dataset | Source, indices: Int[AnyArray, " num"] | Sequence[int
     if isinstance(source, Dataset):
         return Batch(_rows(source.images, rows), _rows(source.labels, rows))
     if isinstance(source, Subset):
-        return take(source.source, source.indices[rows])
-    items = [_checked_item(source[int(index)], int(index)) for index in rows]
-    return Batch(_stack(items, rows, "image"), _stack(items, rows, "label"))
+        return take(source.source, source.indices[rows], seconds=seconds)
+    items = list(in_time((_checked_item(source[int(index)], int(index)) for index in rows), seconds))
+    read = rows[: len(items)]
+    return Batch(_stack(items, read, "image"), _stack(items, read, "label"))
 
 
-def sample(source: Dataset | Source, num: int, *, seed: int = 0) -> Batch:
-    """`num` different examples drawn at random over the whole set; all of them, reordered, if it has fewer."""
+def sample(source: Dataset | Source, num: int, *, seed: int = 0, seconds: float = math.inf) -> Batch:
+    """`num` different examples drawn at random over the whole set; all of them, reordered, if it has fewer.
+
+    Of a source that is read item by item, those that do not come within `seconds` are left out.
+    """
     check_integer("num", num, 1)
     total = num_examples(source)
-    return take(source, np.random.default_rng(seed).choice(total, size=min(num, total), replace=False))
+    rows = np.random.default_rng(seed).choice(total, size=min(num, total), replace=False)
+    return take(source, rows, seconds=seconds)
+
+
+def in_time(items: Iterable[T], seconds: float) -> Iterator[T]:
+    """The items that come until the time is over; the first one at least."""
+    until = time.monotonic() + seconds
+    for item in items:
+        yield item
+        if time.monotonic() > until:
+            return
 
 
 def split(source: Dataset | Source, share: float, *, seed: int = 0) -> tuple[Dataset | Source, Dataset | Source]:

@@ -1,12 +1,14 @@
 """The bench: what every measurement of one diagnosis shares, read once from the user's data."""
 
 import math
+import time
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from cnnprobe.checks import place_of
 from cnnprobe.data.batching import endless_batches, epoch_batches, num_batches
 from cnnprobe.data.sampling import sample
 from cnnprobe.probes.labels import class_ids
@@ -16,6 +18,7 @@ from cnnprobe.types import Batch, Outputs, Problem
 
 MAX_IMAGES = 1000  # nearest neighbours need 500 at least
 MAX_BYTES = 300e6  # of one sample, as float32
+FEWEST = 32  # images of a sample, however slow they come
 
 
 class Sample(NamedTuple):
@@ -35,25 +38,57 @@ class Bench(NamedTuple):
     valid: Sample  # what trials are scored on; the training sample where the user has no validation set
     has_valid: bool
     steps_per_epoch: int | None  # None: a loader longer than the sample
+    deadline: float = math.inf  # `time.monotonic()` at which the diagnosis must end
+    read_seconds: float = math.inf  # that one pass over the data may take: slow ones are read in part
 
 
-def _most_images(example: np.ndarray) -> int:
+def most_images(example: np.ndarray) -> int:
     """How many images a sample may hold."""
-    return int(np.clip(MAX_BYTES / max(4 * example.size, 1), 32, MAX_IMAGES))
+    return int(np.clip(MAX_BYTES / max(4 * example.size, 1), FEWEST, MAX_IMAGES))
 
 
-def _from_loader(problem: Problem, num: int) -> tuple[Batch, int | None]:
-    """Up to `num` examples of the loader's first epoch, none of them twice, and its batches if that was all of it."""
-    images: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    steps = 0
+def _from_loader(problem: Problem, num: int, seconds: float) -> tuple[Batch, int | None]:
+    """Up to `num` examples of the loader's first epoch, none of them twice, and its batches if that was all of it.
+
+    What a slow loader does not give in so many seconds is left out.
+    """
+    read: list[Batch] = []
+    until = time.monotonic() + seconds
     for batch in epoch_batches(problem, 0):
-        if sum(map(len, images)) >= num:
-            return Batch(np.concatenate(images)[:num], np.concatenate(labels)[:num]), None
-        images.append(np.asarray(batch.images))
-        labels.append(np.asarray(batch.labels))
-        steps += 1
-    return Batch(np.concatenate(images)[:num], np.concatenate(labels)[:num]), steps
+        if sum(len(each.images) for each in read) >= num:
+            return _joined(problem, read, num), None
+        read.append(batch)
+        if time.monotonic() > until:
+            return _joined(problem, read, num), None
+    return _joined(problem, read, num), len(read)
+
+
+def _joined(problem: Problem, batches: list[Batch], num: int) -> Batch:
+    """The first examples of several batches; raises `ValueError` unless all have one shape."""
+    shapes = {(batch.images.shape[1:], batch.labels.shape[1:]) for batch in batches}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"problem.batches must yield images of one shape and labels of one shape, got {sorted(shapes)}"
+            f"{place_of(problem.batches)}."
+        )
+    images, labels = (np.concatenate(arrays)[:num] for arrays in zip(*batches, strict=True))
+    return Batch(images, labels)
+
+
+def _affordable(problem: Problem, batch: Batch, seconds: float, *, train: bool) -> Batch:
+    """The first of the examples, as many as the user's `preprocess` is expected to manage in so many seconds.
+
+    The first call may compile, so that the second one tells; a few images then tell more than one.
+    """
+    num, each = len(batch.images), 0.0
+    for few in (1, 1, FEWEST):
+        started = time.monotonic()
+        _prepared(problem, Batch(batch.images[:few], batch.labels[:few]), None, train=train)
+        each = (time.monotonic() - started) / few
+        if each * num <= seconds or each > seconds:
+            break
+    most = num if each * num <= seconds else max(FEWEST, int(seconds / each))
+    return Batch(batch.images[:most], batch.labels[:most])
 
 
 def _prepared(problem: Problem, batch: Batch, num_classes: int | None, *, train: bool) -> Sample:
@@ -64,24 +99,31 @@ def _prepared(problem: Problem, batch: Batch, num_classes: int | None, *, train:
     return Sample(np.asarray(seen.images), labels, class_ids(labels, num_classes))
 
 
-def make_bench(problem: Problem) -> Bench:
+def make_bench(problem: Problem, *, seconds: float = math.inf) -> Bench:
     """Reads samples of the user's training and validation data, at random over the whole sets.
+
+    Args:
+      problem: gives the data and what is done to them.
+      seconds: that reading a sample may take, and preparing it; of slow data the samples are smaller.
 
     Raises:
       ValueError: a source yields no examples, or examples of several shapes.
     """
     first = next(endless_batches(problem))
     one = _prepared(problem, Batch(first.images[:1], first.labels[:1]), None, train=True)
-    most, num_classes, steps = _most_images(one.images), count_classes(problem), num_batches(problem)
+    most, steps = most_images(one.images), num_batches(problem)
+    num_classes = count_classes(problem, seconds=seconds)
     if problem.batches is None:
-        raw = sample(problem.train, most, seed=problem.seed)
+        raw = sample(problem.train, most, seed=problem.seed, seconds=seconds)
     else:
-        raw, steps = _from_loader(problem, most)
-    train = _prepared(problem, raw, num_classes, train=True)
+        raw, steps = _from_loader(problem, most, seconds)
+    train = _prepared(problem, _affordable(problem, raw, seconds, train=True), num_classes, train=True)
+    bench = Bench(problem, num_classes, train, train, False, steps, read_seconds=seconds)
     if problem.valid is None:
-        return Bench(problem, num_classes, train, train, False, steps)
-    held_out = sample(problem.valid, most, seed=problem.seed)
-    return Bench(problem, num_classes, train, _prepared(problem, held_out, num_classes, train=False), True, steps)
+        return bench
+    held_out = sample(problem.valid, most, seed=problem.seed, seconds=seconds)
+    valid = _prepared(problem, _affordable(problem, held_out, seconds, train=False), num_classes, train=False)
+    return bench._replace(valid=valid, has_valid=True)
 
 
 def decide(outputs: Outputs, num_classes: int) -> Int[np.ndarray, " batch"]:

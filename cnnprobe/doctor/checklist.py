@@ -73,7 +73,7 @@ def checklist(problem: Problem, *, budget_seconds: float = 180.0) -> tuple[Line,
     check_problem(problem)
     check_at_least("budget_seconds", budget_seconds, SHORTEST)
     deadline, seconds = time.monotonic() + budget_seconds, RUN_SHARE / 2 * budget_seconds
-    seen = observe(make_bench(problem), seconds=seconds, deadline=deadline)
+    seen = observe(make_bench(problem, seconds=2 * seconds), seconds=seconds, deadline=deadline)
     plan = make_plan(seen, run_seconds=seconds, deadline=deadline)
     return (*_looks(seen), *_tests(plan, seen))
 

@@ -1,5 +1,6 @@
 """Probes and the user's init compiled whole: called one operation at a time they cost a second of compilations each."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -20,6 +21,7 @@ def with_compiled_init(model: Model) -> Model:
     """The model with an init that is compiled where it can be traced."""
     compiled = quick_jit(model.init)
 
+    @functools.wraps(model.init)
     def init(key: Key, images: Images) -> tuple[Params, State]:
         """The user's parameters and state."""
         try:

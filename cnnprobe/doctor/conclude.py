@@ -3,6 +3,7 @@
 import math
 import time
 
+from cnnprobe.checks import NO_TIME
 from cnnprobe.doctor.bench import above_chance
 from cnnprobe.doctor.causes.noise import is_limited_by_noise
 from cnnprobe.doctor.causes.record import fact
@@ -65,6 +66,8 @@ def _without_fault(plan: Plan, seen: Observation) -> tuple[str, str]:
     """Verdict and sentence where no cause was found."""
     if seen.run is None:
         return "cannot-tell", "The budget was over before a training step was made. Give it more seconds."
+    if NO_TIME in seen.failures.values():
+        return "cannot-tell", f"{_steps(seen)}: the budget was over before all was measured. Give it more seconds."
     fits = fact(seen, "training accuracy") > above_chance(seen.bench)
     if not seen.run.is_complete and not has_learnt(seen) and not fits:
         return "cannot-tell", f"{_steps(seen)}: more did not fit the budget. Give it more seconds."
@@ -150,6 +153,8 @@ def conclude(
     if not causes:
         seen = _continued(plan, seen)
     verdict, summary = ("faulty", _with_fault(causes[0])) if causes else _without_fault(plan, seen)
+    if verdict == "healthy" and any(NO_TIME in item for item in untried):
+        summary += " Some remedies were not tried: more seconds would do so."
     missed = tuple(f"{what}: {why}" for what, why in seen.failures.items())
     return Diagnosis(
         verdict=verdict,

@@ -44,7 +44,7 @@ def diagnose(problem: Problem, *, budget_seconds: float = 60.0, tell: Tell = say
     deadline, run_seconds = started + budget_seconds, RUN_SHARE * budget_seconds
     tell("reading the data")
     try:
-        bench = make_bench(problem)
+        bench = make_bench(problem, seconds=run_seconds)
     except Exception as error:  # the user's loader or preprocessing may raise anything
         return unreadable(error, started)
     tell("running the network as it is")

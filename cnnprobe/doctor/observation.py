@@ -10,7 +10,6 @@ from cnnprobe.doctor.looks.loss import LossLook
 from cnnprobe.doctor.run import Run
 from cnnprobe.types import GraphRow, LayerRow
 
-NO_TIME = "no time was left"  # why a measurement failed that was not begun
 LONGEST = 300  # characters of an error that are kept
 PACKAGE = Path(__file__).parents[1]
 

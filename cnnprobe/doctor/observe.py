@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from cnnprobe.checks import NO_TIME, check_time
 from cnnprobe.doctor.bench import Bench, main_output
 from cnnprobe.doctor.looks.augmentation import look_at_augmentation
 from cnnprobe.doctor.looks.collapse import look_at_collapse
@@ -32,31 +33,38 @@ from cnnprobe.doctor.looks.penalty import look_at_penalty
 from cnnprobe.doctor.looks.run import look_at_loss_curve, look_at_updates, name_frozen
 from cnnprobe.doctor.looks.splits import look_at_leak, look_at_splits
 from cnnprobe.doctor.looks.structure import look_at_structure
-from cnnprobe.doctor.observation import NO_TIME, Observation, error_text
+from cnnprobe.doctor.observation import Observation, error_text
 from cnnprobe.doctor.run import Run, planned_steps, score, settle, start, steps_of_training, train_run
 from cnnprobe.training.step import check_loss
 from cnnprobe.types import GraphRow
 
 ARRIVED = 0.05  # share of the first statistics that is left when they are held to have arrived
 MOST_PASSES = 400
+LONG = ("the training step", "the look at the layers", "the look at the two modes")
 
 T = TypeVar("T")
 Attempt = Callable[[str, Callable[[], T], T], T]
 
 
 def _attempter(failures: dict[str, str], deadline: float) -> Attempt:
-    """`attempt(what, measure, otherwise)`: what `measure` returns; `otherwise`, noted, if it raises or time is over."""
+    """`attempt(what, measure, otherwise)`: what `measure` returns; `otherwise`, noted, if it raises or time is over.
+
+    What compiles a whole step is not begun where less time is left than the longest measurement before it took: a
+    compilation cannot be broken off.
+    """
+    took = [0.0]
 
     def attempt(what: str, measure: Callable[[], T], otherwise: T) -> T:
         """Runs one measurement of code that may raise anything."""
-        if time.monotonic() > deadline:
-            failures[what] = NO_TIME
-            return otherwise
+        started = time.monotonic()
         try:
+            check_time(deadline - max(took) if what in LONG else deadline)
             return measure()
         except Exception as error:  # the user's model, loss and loader are what is being examined
-            failures[what] = error_text(error)
+            failures[what] = NO_TIME if str(error) == NO_TIME else error_text(error)
             return otherwise
+        finally:
+            took.append(0.0 if what in LONG else time.monotonic() - started)
 
     return attempt
 
@@ -72,6 +80,7 @@ def observe(bench: Bench, *, seconds: float, deadline: float) -> Observation:
     Raises:
       ValueError: the loss returns no real scalar.
     """
+    bench = bench._replace(deadline=deadline)
     problem = bench.problem
     failures: dict[str, str] = {}
     attempt = _attempter(failures, deadline)
@@ -141,7 +150,7 @@ def _before(
     facts["initial input sensitivity"] = sensitivity(outputs.scores)
     value = attempt("the user's loss", lambda: first_loss(bench, outputs), None)
     if value is not None:
-        facts["initial loss"] = float(check_loss(value))
+        facts["initial loss"] = float(check_loss(value, bench.problem.loss))
         facts["initial loss ratio"] = facts["initial loss"] / blind if blind > 0 else float("nan")
     if facts["output places"] == 1:  # a loss of maps takes no rows of scores
         reach = attempt("the reach of a label", lambda: label_reach(bench, units, names["outputs"]), math.nan)
@@ -209,7 +218,9 @@ def _after(
     )
     facts["settling passes"] = float(settling_passes(bench, run, facts["statistics momentum"]))
     settled = attempt(
-        "the settling of statistics", lambda: settle(bench.problem, run.last, int(facts["settling passes"])), run.last
+        "the settling of statistics",
+        lambda: settle(bench.problem, run.last, int(facts["settling passes"]), deadline=bench.deadline),
+        run.last,
     )
     run = run._replace(last=settled)
     rows, seen = attempt("the look at the layers", lambda: look_at_layers(bench, run), ((), {}))

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterable
 
+from cnnprobe.checks import NO_TIME
 from cnnprobe.doctor.bench import above_chance
 from cnnprobe.doctor.causes import CAUSES
 from cnnprobe.doctor.causes.record import STAGES
 from cnnprobe.doctor.harm import DECISIVE, ENOUGH, LARGE, gain_of
-from cnnprobe.doctor.observation import NO_TIME, Observation
+from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.prove import Suspect, Tried, depth, finding, proved
 from cnnprobe.doctor.run import FEWEST_STEPS
 from cnnprobe.doctor.trial import Plan, best_attempt, make_trial

@@ -30,6 +30,7 @@ SUPPORTED = (  # causes whose evidence a record can hold
     "non-finite-loss",
 )
 MOST_BATCHES = 40  # whose order is read
+LARGEST_COUNT = 10_000_000  # images of one class in one batch; more is no count, and would fill the memory
 WHO_TELLS = {  # of the other causes, by stage
     "data": "the images are not in the record; cp.image_stats and cp.split_overlap read them",
     "labels": "images and labels are not in the record; cp.knn_consistency and cp.label_stats read them",
@@ -52,14 +53,19 @@ def diagnose_run(path: str | os.PathLike[str]) -> Diagnosis:
         known, `accuracy`, `prediction_counts` and `label_counts`.
 
     Raises:
-      ValueError: there is no such file, or no line of it holds a loss.
+      ValueError: there is no such file, or no line of it holds a loss, or what its lines hold is of another kind.
     """
     if not Path(path).is_file():
         raise ValueError(f"path must name a file of readings, got {os.fspath(path)!r}.")
     records = read_log(Path(path))
     if not _steps(records):
         raise ValueError(f"path must name a file with a loss in each line, got {os.fspath(path)!r}.")
-    return diagnose_records(records)
+    try:
+        return diagnose_records(records)
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"path must name a file of readings as cp.fit writes them, got {os.fspath(path)!r}: {error!r:.200}."
+        ) from error
 
 
 def diagnose_records(records: Sequence[Record]) -> Diagnosis:
@@ -85,7 +91,12 @@ def _column(steps: list[dict[str, Any]], name: str) -> Float[np.ndarray, " steps
 def _counts(steps: list[dict[str, Any]], name: str) -> Int[np.ndarray, "steps classes"]:
     """Counts of every step; no classes where they are not recorded."""
     rows = [step.get(name, []) for step in steps]
-    return np.array(rows, int) if len({len(row) for row in rows}) == 1 else np.zeros((len(steps), 0), int)
+    if len({len(row) for row in rows}) > 1:
+        return np.zeros((len(steps), 0), int)
+    counts = np.array(rows, int)
+    if np.any((counts < 0) | (counts > LARGEST_COUNT)):
+        raise ValueError(f"{name} must hold counts of 0 to {LARGEST_COUNT}")
+    return counts
 
 
 def _curve(steps: list[dict[str, Any]]) -> Curve:

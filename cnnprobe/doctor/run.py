@@ -1,5 +1,6 @@
 """Short training runs of a problem exactly as its owner configured it, with readings of every step."""
 
+import math
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from cnnprobe.checks import check_time
 from cnnprobe.data.batching import endless_batches
 from cnnprobe.doctor.bench import Bench, decide, main_output
 from cnnprobe.doctor.compiled import balanced_accuracy, compiled_state_update, with_compiled_init
@@ -144,12 +146,27 @@ def _collect(reports: list[Report], first: tuple, last: tuple, started: float, n
 
 
 def outputs_of(
-    problem: Problem, weights: tuple[Params, State], images: np.ndarray, *, train_mode: bool, key: Key
+    problem: Problem,
+    weights: tuple[Params, State],
+    images: np.ndarray,
+    *,
+    train_mode: bool,
+    key: Key,
+    deadline: float = math.inf,
 ) -> Outputs:
     """What the model says of prepared `images`, on the host; in training mode in batches of the user's size."""
     batch = Batch(images, np.zeros(len(images), np.int32))
     size = min(problem.batch_size, len(images)) if train_mode else None
-    return collect_outputs(problem, *weights, batch, train_mode=train_mode, key=key, slice_size=size)[0]
+    outputs, _ = collect_outputs(
+        problem, *weights, batch, train_mode=train_mode, key=key, slice_size=size, deadline=deadline
+    )
+    return outputs
+
+
+def evaluated(problem: Problem, bench: Bench, weights: tuple[Params, State], images: np.ndarray) -> Outputs:
+    """What the model says of prepared `images` in evaluation mode, if there is time."""
+    key = jax.random.key(0)
+    return outputs_of(problem, weights, images, train_mode=False, key=key, deadline=bench.deadline)
 
 
 def score(problem: Problem, bench: Bench, weights: tuple[Params, State]) -> float:
@@ -160,7 +177,7 @@ def score(problem: Problem, bench: Bench, weights: tuple[Params, State]) -> floa
     ids = bench.valid.ids
     if ids is None:
         return float("nan")
-    outputs = outputs_of(problem, weights, bench.valid.images, train_mode=False, key=jax.random.key(0))
+    outputs = evaluated(problem, bench, weights, bench.valid.images)
     reached = float(balanced_accuracy(_predicted(problem, bench, outputs), ids, bench.num_classes))
     classes = np.unique(ids)
     return reached * float(np.mean((classes >= 0) & (classes < bench.num_classes)))
@@ -173,14 +190,21 @@ def _predicted(problem: Problem, bench: Bench, outputs: Outputs) -> np.ndarray:
     return np.asarray(predict_classes(outputs, len(bench.valid.images), predict=problem.predict))
 
 
-def settle(problem: Problem, weights: tuple[Params, State], num_steps: int) -> tuple[Params, State]:
+def settle(
+    problem: Problem, weights: tuple[Params, State], num_steps: int, *, deadline: float = math.inf
+) -> tuple[Params, State]:
     """Lets running statistics arrive: training-mode passes over `num_steps` more batches, parameters held.
 
     A probed run may be cut short before statistics of a slow average have come in, as in the user's own training they
     will.
+
+    Raises:
+      TimeoutError: the deadline came first.
     """
     params, state = weights
     move = compiled_state_update(problem.model)
     for index, batch in enumerate(prepared_stream(problem, num_steps)):
         state = move(params, state, batch.images, jax.random.key(index))
+        jax.block_until_ready(state)
+        check_time(deadline)
     return params, state

@@ -72,7 +72,8 @@ def scored_run(problem: Problem, bench: Bench, plan: Plan) -> Scored:
     run: Run = train_run(problem, bench, num_steps=plan.num_steps, seconds=2 * plan.run_seconds, deadline=plan.deadline)
     if not run.is_complete:
         raise TimeoutError(f"no time was left: {len(run.curve.loss)} of {plan.num_steps} steps were made")
-    return Scored(score(problem, bench, settle(problem, run.last, plan.num_settling)), run.curve)
+    settled = settle(problem, run.last, plan.num_settling, deadline=plan.deadline)
+    return Scored(score(problem, bench, settled), run.curve)
 
 
 def control(plan: Plan, seed: int) -> Scored:
@@ -103,7 +104,8 @@ def _bench_of(plan: Plan, remedied: Problem) -> Bench:
     own = plan.bench.problem
     if all(getattr(remedied, field) is getattr(own, field) for field in DATA):
         return plan.bench
-    return make_bench(remedied._replace(seed=own.seed))
+    bench = make_bench(remedied._replace(seed=own.seed), seconds=plan.bench.read_seconds)
+    return bench._replace(deadline=plan.deadline)
 
 
 def metric_name(bench: Bench) -> str:

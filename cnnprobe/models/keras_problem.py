@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from cnnprobe.checks import check_integer, check_same_length
+from cnnprobe.checks import check_integer, check_same_length, is_real
 from cnnprobe.models.keras import WithPenalty, import_keras, is_built, made_by_keras, model_of, take_apart
 from cnnprobe.models.keras_optimizer import to_optax
 from cnnprobe.types import Dataset, Labels, Outputs, Problem
@@ -121,7 +121,7 @@ def _dataset(x_name: str, x: Any, y_name: str, y: Any) -> Dataset:
 def _array(name: str, value: Any) -> np.ndarray:
     """One numpy array; lists mean several inputs or outputs to Keras."""
     array = None if isinstance(value, list | tuple | Mapping) else np.asarray(value)
-    if array is None or array.dtype.kind not in "biufV" or not array.ndim:
+    if array is None or not is_real(array.dtype) or not array.ndim:
         raise ValueError(f"{name} must be one array of numbers, got {_describe(value)}.")
     return array
 

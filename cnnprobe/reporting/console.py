@@ -18,6 +18,7 @@ from cnnprobe.reporting.formats import (
     range_text,
     trial_text,
 )
+from cnnprobe.texts import all_printable
 from cnnprobe.types import Diagnosis, Finding, Reading
 
 VERDICT_STYLES = {"faulty": "bold white on red", "healthy": "bold black on green"}
@@ -40,7 +41,7 @@ def print_diagnosis(diagnosis: Diagnosis, *, console: Console | None = None) -> 
       console: where to print; None: standard output, in colour only if it is a terminal.
     """
     console = console or Console(highlight=False)
-    for part in _parts(diagnosis):
+    for part in _parts(all_printable(diagnosis)):
         console.print(part, highlight=False)
 
 

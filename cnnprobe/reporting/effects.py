@@ -13,7 +13,7 @@ from rich.text import Text
 
 from cnnprobe.doctor.checklist import Line
 from cnnprobe.reporting.jsonfile import to_json, write_atomically
-from cnnprobe.reporting.plots import INK, SICK, WELL, new_figure
+from cnnprobe.reporting.plots import INK, SICK, WELL, new_figure, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +37,7 @@ def effects_figure(lines: Sequence[Line]) -> "Figure":
     spreads = np.nan_to_num([100 * line.spread for line in run])
     colours = [WELL if effect >= 0 else SICK for effect in effects]
     axes.barh(range(len(run)), effects, xerr=spreads, color=colours, ecolor=INK, height=0.7)
-    axes.set_yticks(range(len(run)), [line.question.rstrip("?") for line in run], fontsize=8)
+    axes.set_yticks(range(len(run)), [line.question.rstrip("?") for line in run], fontsize=8, parse_math=False)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_xlabel("points of balanced accuracy gained")
     return figure
@@ -52,6 +52,4 @@ def write_checklist(lines: Sequence[Line], directory: str | os.PathLike[str]) ->
     """
     content = [line._asdict() | {"effect": line.effect, "spread": line.spread} for line in lines]
     folder = write_atomically(Path(directory) / "checklist.json", json.dumps(to_json(content), indent=1)).parent
-    figure = effects_figure(lines)
-    figure.savefig(folder / "checklist.png", dpi=150, facecolor="white")
-    return folder / "checklist.png"
+    return write_figure(effects_figure(lines), folder / "checklist.png", dpi=150)

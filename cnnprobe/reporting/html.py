@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cnnprobe.reporting import formats, plots
 from cnnprobe.reporting.picture import draw_nodes
+from cnnprobe.texts import all_printable
 from cnnprobe.types import Diagnosis, Finding, LayerRow
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def render_html(diagnosis: Diagnosis) -> str:
     Raises:
       ImportError: jinja2 or matplotlib is missing; the message says what to install.
     """
-    template = make_environment().get_template("report.html")
+    template, diagnosis = make_environment().get_template("report.html"), all_printable(diagnosis)
     return template.render(
         diagnosis=diagnosis,
         cards=[_card(finding, index) for index, finding in enumerate(diagnosis.findings)],

@@ -66,8 +66,10 @@ def write_readings(curve: Curve | None, path: str | os.PathLike[str]) -> Path:
     return write_atomically(path, "".join(json.dumps(to_json(line), allow_nan=False) + "\n" for line in lines))
 
 
-def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
-    """Writes `text` to a temporary file beside `path`, then renames it: a reader sees the old file or the new one.
+def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> Path:
+    """Writes to a temporary file beside `path`, then renames it: a reader sees the old file or the new one.
+
+    Text is written as UTF-8; halves of characters, as in the names of broken files, are written as escapes.
 
     Raises:
       OSError: the folder cannot be written; the message names it.
@@ -79,8 +81,8 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
     except OSError as error:
         raise OSError(f"{path.parent} must be a folder that can be written: {error.strerror}.") from error
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
         Path(temporary).chmod(0o644)  # mkstemp grants the owner only
         Path(temporary).replace(path)
     except BaseException:

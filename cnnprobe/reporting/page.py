@@ -6,9 +6,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cnnprobe.checks import check_file_name
 from cnnprobe.reporting.html import make_environment
 from cnnprobe.reporting.jsonfile import write_atomically
-from cnnprobe.reporting.plots import figure_to_svg
+from cnnprobe.reporting.plots import figure_to_svg, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,21 +72,27 @@ def write_page(page: Page, directory: str | os.PathLike[str], *, name: str = "ca
     """Writes `<name>.html` and every picture as a file into `directory`, and gives the path of the page.
 
     Raises:
+      ValueError: a name is not one of letters, digits, `-` and `_`.
       OSError: the folder cannot be written.
       ImportError: the page needs the extra `report`.
     """
+    check_file_name("name", name)
     path = write_atomically(Path(directory) / f"{name}.html", render_page(page))
     write_pictures(page, directory)
     return path
 
 
 def write_pictures(page: Page, directory: str | os.PathLike[str]) -> tuple[Path, ...]:
-    """Writes every picture of a page as `<its name>.png`, and gives the paths."""
-    paths = []
-    for picture in pictures_of(page):
-        paths.append(Path(directory) / f"{picture.name}.png")
-        picture.figure.savefig(paths[-1], dpi=DPI, facecolor="white")
-    return tuple(paths)
+    """Writes every picture of a page as `<its name>.png`, and gives the paths.
+
+    Raises:
+      ValueError: a name is not one of letters, digits, `-` and `_`, so that the file might lie elsewhere.
+      OSError: the folder cannot be written.
+    """
+    pictures = pictures_of(page)
+    for picture in pictures:
+        check_file_name("name of a picture", picture.name)
+    return tuple(write_figure(picture.figure, Path(directory) / f"{picture.name}.png", dpi=DPI) for picture in pictures)
 
 
 def pictures_of(page: Page) -> tuple[Picture, ...]:

@@ -6,15 +6,19 @@ transparent and texts are a grey that can be read on white and on black.
 """
 
 import io
+import os
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from cnnprobe.checks import check_file_name
 from cnnprobe.reporting.formats import is_healthy, number_text, place_on_strip, range_text
+from cnnprobe.reporting.jsonfile import write_atomically
 from cnnprobe.types import Curve, LayerRow, Reading
 
 if TYPE_CHECKING:
@@ -124,9 +128,13 @@ def figure_to_svg(figure: "Figure", *, name: str, label: str) -> str:
       figure: what a function of this file returned.
       name: prefix of all ids inside, so that several figures can share a page; letters, digits and hyphens.
       label: what a screen reader says; plain text.
+
+    Raises:
+      ValueError: `name` holds anything else.
     """
     import matplotlib as mpl
 
+    check_file_name("name", name)
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -134,13 +142,31 @@ def figure_to_svg(figure: "Figure", *, name: str, label: str) -> str:
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<style.*?</style>", "", svg, count=1, flags=re.DOTALL)  # it would hold for the whole page
-    svg = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", svg)
-    svg = re.sub(r'(<image[^>]*?) id="[^"]*"', r"\1", svg)  # equal images have equal ids, and no one refers to them
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    for colour, variable in VARIABLES.items():
-        svg = svg.replace(colour, variable)
+    # Inside of tags only: what stands between them may be the name of a layer or a class.
+    svg = re.sub(r"<[^>]*>", lambda tag: _restyled(tag[0], name), svg)
     opening = f'<svg role="img" aria-label="{escape(label)}"'
     return re.sub(r'<svg(.*?) width="[^"]*" height="[^"]*"', lambda match: opening + match[1], svg, count=1)
+
+
+def write_figure(figure: "Figure", path: str | os.PathLike[str], *, dpi: int) -> Path:
+    """Writes the figure as a picture, replaced as a whole, and gives its path; the ending of `path` names the format.
+
+    Raises:
+      OSError: the folder cannot be written.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=Path(path).suffix[1:], dpi=dpi, facecolor="white")
+    return write_atomically(path, buffer.getvalue())
+
+
+def _restyled(tag: str, name: str) -> str:
+    """One tag with the font and the colours of the page, and ids of the figure's own."""
+    tag = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", tag)
+    tag = re.sub(r'(<image[^>]*?) id="[^"]*"', r"\1", tag)  # equal images have equal ids, and no one refers to them
+    tag = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", tag)
+    for colour, variable in VARIABLES.items():
+        tag = tag.replace(colour, variable)
+    return tag
 
 
 def new_figure(height: float, *, rows: int = 1) -> tuple["Figure", "Axes"]:

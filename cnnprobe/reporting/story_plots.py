@@ -51,14 +51,16 @@ def answers_figure(runs: Mapping[str, Answers], class_names: Sequence[str]) -> "
         axes.imshow(
             shown, cmap=colours, vmin=0, vmax=len(class_names) - 1, aspect="auto", interpolation="none", extent=extent
         )
-        axes.set_title(name, loc="left", color=INK, fontsize=10)
+        axes.set_title(name, loc="left", color=INK, fontsize=10, parse_math=False)
         axes.set_ylabel("images", color=INK, fontsize=9)
         axes.set_yticks([])
     figure.axes[-1].set_xlabel("batch")
     patches = [Patch(color=_class_colour(index), label=name) for index, name in enumerate(class_names)]
-    figure.legend(
+    legend = figure.legend(
         handles=patches, loc="outside upper left", ncols=4, frameon=False, labelcolor=INK, fontsize=8, handlelength=1
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a class may be named as it likes
     return figure
 
 
@@ -113,7 +115,7 @@ def bars_figure(bars: Mapping[str, tuple[float, float]], *, unit: str, own: Sequ
     spreads = np.nan_to_num([spread for _, spread in bars.values()])
     colours = [WELL if name in own else BAND for name in bars]
     axes.barh(range(len(bars)), values, xerr=spreads, color=colours, ecolor=INK, height=0.7)
-    axes.set_yticks(range(len(bars)), list(bars), fontsize=8)
+    axes.set_yticks(range(len(bars)), list(bars), fontsize=8, parse_math=False)
     axes.invert_yaxis()
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_xlabel(unit)
@@ -143,7 +145,7 @@ def flow_figure(networks: Mapping[str, Mapping[str, Flow]]) -> "Figure":
     figure.axes[1].set(xlim=(-0.05, 1.05), xlabel="share of units that are dead")
     for axes in figure.axes:
         axes.set_ylim(len(layers) - 0.5, -0.5)
-        axes.set_yticks(range(len(layers)), layers, fontsize=8)
+        axes.set_yticks(range(len(layers)), layers, fontsize=8, parse_math=False)
         axes.grid(axis="x", color=INK, alpha=0.25, linewidth=0.6)
     figure.legend(loc="outside upper right", ncols=2, frameon=False, labelcolor=INK, fontsize=9)
     return figure

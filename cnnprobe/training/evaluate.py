@@ -1,5 +1,6 @@
 """What a model says of many images, in slices that fit in memory."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from cnnprobe.checks import check_integer, check_optional
+from cnnprobe.checks import check_integer, check_optional, check_time
 from cnnprobe.data.sampling import num_examples, take
 from cnnprobe.models.caching import cached
 from cnnprobe.probes.predictions import balanced_accuracy
@@ -67,6 +68,7 @@ def collect_outputs(
     train_mode: bool = False,
     key: Key | None = None,
     slice_size: int | None = None,
+    deadline: float = math.inf,
 ) -> tuple[Outputs, Labels]:
     """The model's outputs for all the examples and their labels, on the host; the model's state is not changed.
 
@@ -79,15 +81,18 @@ def collect_outputs(
       train_mode: runs the model as in training, each slice as one batch.
       key: for the model's randomness, folded with the number of each slice; None: key 0.
       slice_size: images at a time; None: as many as fit, 256 at most.
+      deadline: `time.monotonic()` seconds after which no slice is begun.
 
     Raises:
       ValueError: there is no example, or an array of the outputs has no row for each image.
+      TimeoutError: the deadline came first.
     """
     check_optional(check_integer, "slice_size", slice_size, 1)
     key = jax.random.key(0) if key is None else key
     run = _compiled_apply(problem.model, train_mode)
     slices, labels = [], []
     for index, (num_new, batch) in enumerate(_slices(problem, examples, slice_size)):
+        check_time(deadline)
         outputs = run(params, state, batch.images, jax.random.fold_in(key, index))
         slices.append(_Slice(num_new, len(batch.images), jax.device_get(outputs)))
         labels.append(np.asarray(batch.labels)[-num_new:])
@@ -103,7 +108,7 @@ def _compiled_apply(model: Model, train: bool) -> Callable[..., Outputs]:
 @cached
 def _compiled_loss(loss: Callable) -> Callable[[Outputs, Labels], Any]:
     """The jitted loss."""
-    return jax.jit(lambda outputs, labels: check_loss(loss(outputs, labels)))
+    return jax.jit(lambda outputs, labels: check_loss(loss(outputs, labels), loss))
 
 
 def _slices(

@@ -20,6 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from cnnprobe.training.checkpoints import Position, checkpoint_manager, load_best, restored, save_best, save_checkpoint
+from cnnprobe.training.locks import hold_folder
 from cnnprobe.training.step import TrainState
 
 READINGS_FILE = "readings.jsonl"
@@ -55,7 +56,7 @@ def open_journal(
 
     Raises:
       ValueError: `directory` cannot be written, or holds a run that is not to be resumed, one with other arrays than
-        `state`, or one of which no checkpoint can be read.
+        `state`, one of which no checkpoint can be read, or one that is still going.
     """
     if directory is None:
         yield Journal(state, Position(0, 0), [], _nothing, _nothing, _nothing, _nothing)
@@ -65,11 +66,12 @@ def open_journal(
     if not resume and path.exists():
         raise ValueError(f"directory must hold no run yet where resume is False, got {folder}.")
     multihost_utils.sync_global_devices(READINGS_FILE)  # nobody writes before all have looked
+    is_writer = jax.process_index() == 0
+    lock = hold_folder(folder) if is_writer else None
     manager = checkpoint_manager(folder / CHECKPOINT_FOLDER, NUM_KEPT)
     try:
         state, position = restored(manager, state, folder)
         records = [record for record in read_log(path) if _is_before(record, int(state.step), position)]
-        is_writer = jax.process_index() == 0
         if is_writer:
             _rewrite(path, [{"kind": "run", **header}, *records])
         with (path if is_writer else Path(os.devnull)).open("ab", buffering=0) as file:
@@ -85,16 +87,21 @@ def open_journal(
             )
     finally:
         manager.close()
+        if lock is not None:
+            lock.close()
 
 
 def read_log(path: Path) -> list[Record]:
     """The records of a log; a line that was cut short by the end of a run ends it. No file: no records."""
     records: list[Record] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(record, dict):
+            break
+        records.append(record)
     return records
 
 

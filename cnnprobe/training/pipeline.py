@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from cnnprobe.checks import place_of
 from cnnprobe.models.caching import cached
-from cnnprobe.training.predict import NOT_TRACEABLE
 from cnnprobe.types import Batch, Images, Key, Problem
 
 
@@ -26,9 +26,9 @@ def prepare(problem: Problem, batch: Batch, key: Key, *, train: bool) -> Batch:
     name, preprocess = _preprocess_of(problem, train=train)
     images = batch.images
     if preprocess is not None:
-        images = _same_number(name, preprocess(images), images)
+        images = _same_number(name, preprocess, preprocess(images), images)
     if train and problem.augment is not None:
-        images = _same_number("augment", _augmented(problem.augment, key, images), images)
+        images = _same_number("augment", problem.augment, _augmented(problem.augment, key, images), images)
     return Batch(images, batch.labels)
 
 
@@ -61,17 +61,18 @@ def _is_pure(augment: Callable, shape: tuple[int, ...], dtype: np.dtype) -> bool
     """
     try:
         traced = jax.make_jaxpr(augment)(jax.random.key(0), jax.ShapeDtypeStruct(shape, dtype))
-    except NOT_TRACEABLE:
+    except Exception:  # it may be written for arrays of numpy; what is wrong with it shows when it is called on them
         return False
     key = traced.jaxpr.invars[0]
     return any(key is operand for equation in traced.jaxpr.eqns for operand in equation.invars)
 
 
-def _same_number(name: str, images: Any, given: Images) -> Images:
+def _same_number(name: str, function: Callable, images: Any, given: Images) -> Images:
     """The images; raises `ValueError` unless they are as many as were given."""
     if not hasattr(images, "shape") or images.shape[:1] != np.shape(given)[:1]:
         found = f"shape {images.shape}" if hasattr(images, "shape") else f"a {type(images).__name__}"
         raise ValueError(
-            f"{name} must return an array with one image for each given, got {found} for {np.shape(given)}."
+            f"{name} must return an array with one image for each given, got {found} for {np.shape(given)}"
+            f"{place_of(function)}."
         )
     return images

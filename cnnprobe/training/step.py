@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
+from cnnprobe.checks import place_of
 from cnnprobe.models.caching import cached
 from cnnprobe.tracing.readings import Readings
 from cnnprobe.tracing.taps import value_and_grad
@@ -63,9 +64,10 @@ def init_state(problem: Problem, key: Key, images: Images) -> TrainState:
     Every array in it is a copy, since a step consumes the state that it is given.
 
     Raises:
-      ValueError: a parameter is not real or complex, so that it has no gradient.
+      ValueError: the model does not return `(params, state)`, or a parameter is not real or complex, so that it has no
+        gradient.
     """
-    params, model_state = problem.model.init(key, images[: problem.batch_size])
+    params, model_state = _pair(problem.model, problem.model.init(key, images[: problem.batch_size]))
     _check_trainable(params)
     opt_state = problem.optimizer.init(params)
     step_key = jax.random.fold_in(key, STEP_STREAM)
@@ -105,19 +107,24 @@ def run_model(
     """`model.apply`, checked to return a pair.
 
     Raises:
-      ValueError: it returns anything else, an array of two rows among it, which would unpack without a word.
+      ValueError: it returns anything else, an array of two rows among it, which would unpack without a word, or
+        outputs without an array.
     """
     result = model.apply(params, state, images, key=key, train=train)
     if not isinstance(result, tuple) or len(result) != 2:
-        raise ValueError(f"model.apply must return (outputs, state), got {_describe(result)}.")
+        place = place_of(model.apply)
+        raise ValueError(f"model.apply must return (outputs, state), got {_describe(result)}{place}.")
+    if not jax.tree.leaves(result[0]):
+        place = place_of(model.apply)
+        raise ValueError(f"model.apply must return outputs that hold an array, got {result[0]!r:.200}{place}.")
     return result
 
 
-def check_loss(value: Any) -> Float[Array, ""]:
-    """The value of a loss as an array; raises `ValueError` unless it is one real number."""
+def check_loss(value: Any, loss: Callable | None = None) -> Float[Array, ""]:
+    """The value of a loss as an array; raises `ValueError`, with the place of `loss`, unless it is one real number."""
     is_number = isinstance(value, float | jax.Array) or hasattr(value, "dtype")
     if not is_number or jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
-        raise ValueError(f"loss must return a real scalar, got {_describe(value)}.")
+        raise ValueError(f"loss must return a real scalar, got {_describe(value)}{place_of(loss)}.")
     return jnp.asarray(value)
 
 
@@ -142,7 +149,7 @@ def _compiled_step(
         def loss_fn(params: Params) -> tuple[Float[Array, ""], tuple[Outputs, State]]:
             """The user's loss of the batch."""
             outputs, model_state = run_model(model, params, state.model_state, images, key=key, train=True)
-            return check_loss(loss(outputs, labels)), (outputs, model_state)
+            return check_loss(loss(outputs, labels), loss), (outputs, model_state)
 
         (value, (outputs, model_state)), grads, taps = _differentiate(loss_fn, state, tap_every)
         updates, opt_state = update(
@@ -185,6 +192,13 @@ def _report(
         label_counts=jnp.zeros(num_classes, jnp.int32) if classes is None else count_ids(classes, num_classes),
         probes={name: probe(seen) for name, probe in probes},
     )
+
+
+def _pair(model: Model, made: Any) -> tuple[Params, State]:
+    """What a model's init returned; raises `ValueError` unless it is a pair."""
+    if not isinstance(made, tuple | list) or len(made) != 2:
+        raise ValueError(f"model.init must return (params, state), got {_describe(made)}{place_of(model.init)}.")
+    return made[0], made[1]
 
 
 def _check_trainable(params: Params) -> None:

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from cnnprobe.checks import check_callable, check_integer, check_optional
+from cnnprobe.checks import check_callable, check_integer, check_optional, is_real
 from cnnprobe.data.sampling import num_examples, take
 from cnnprobe.types import Dataset, Model, Problem
 
 OPTIONAL_FUNCTIONS = ("augment", "preprocess", "preprocess_valid", "batches", "predict")
-NUMBERS = "biufV"  # kinds of numpy dtype; "V": bfloat16 and the other small floats
 
 
 def check_problem(problem: Problem) -> None:
@@ -71,10 +70,11 @@ def _check_examples(name: str, data: Any) -> None:
     try:
         num = num_examples(data)
         first = take(data, [0]) if num else None
-    except ValueError as error:
-        raise ValueError(f"{name} cannot be read: {error}") from error
+    except Exception as error:  # the source is the user's own
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"{name} cannot be read: {kind}{str(error).rstrip('.')}.") from error
     if first is None:
         raise ValueError(f"{name} must have at least one example, got 0.")
     for field, array in first._asdict().items():
-        if array.dtype.kind not in NUMBERS:
+        if not is_real(array.dtype):
             raise ValueError(f"{name} must have {field} of numbers, got {array.dtype}.")

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnnprobe.reporting.jsonfile import write_atomically
+from cnnprobe.reporting.plots import write_figure
 from experiments.overhead.names import METHODS, NETWORKS
 from experiments.overhead.timing import Row
 
@@ -88,11 +90,10 @@ def write_rows(
 ) -> Path:
     """Writes `overhead.json`, `overhead.md` and `overhead.png` into a folder, which is made if need be."""
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
     content = {"machine": facts, "settings": settings, "rows": [_finite(row._asdict()) for row in rows]}
-    (folder / "overhead.json").write_text(json.dumps(content, indent=1) + "\n")
+    write_atomically(folder / "overhead.json", json.dumps(content, indent=1) + "\n")
     told = "\n".join(f"- {name}: {value}" for name, value in facts.items())
-    (folder / "overhead.md").write_text("\n".join(filter(None, (told + "\n", markdown(rows), scaling(rows)))))
+    write_atomically(folder / "overhead.md", "\n".join(filter(None, (told + "\n", markdown(rows), scaling(rows)))))
     draw(rows, folder / "overhead.png")
     return folder
 
@@ -122,4 +123,4 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         axes.invert_yaxis()
         axes.set_title(caption(network, devices, block), fontsize=9)
     axes.set_xlabel("time of a step, as a multiple of the bare step")
-    figure.savefig(path, dpi=120)
+    write_figure(figure, path, dpi=120)

@@ -1,3 +1,4 @@
+import os
 import struct
 import sys
 import zlib
@@ -187,3 +188,13 @@ def test_pillow_is_asked_for(root, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ImportError, match=r'pip install "cnnprobe\[images\]"'):
         image_folder(root)
+
+
+def test_names_that_are_no_text_can_be_printed(tmp_path):
+    for name in (b"cat\xff", b"\x1b[2Jdog"):
+        folder = tmp_path / os.fsdecode(name)
+        try:
+            save(folder / "1.png", 0)
+        except (OSError, UnicodeError):
+            pytest.skip("this file system takes no such names")
+    assert image_folder(tmp_path, valid_share=0.0).class_names == ("\\x1b[2Jdog", "cat\\udcff")

@@ -203,3 +203,9 @@ def test_nothing_is_read_without_a_metric():
 def test_planted_faults_need_validation_images():
     with pytest.raises(ValueError, match=r"problem\.valid must be given"):
         plant(problem(valid=None), "split_by_class")
+
+
+def test_truth_values_as_images_are_seen_twice_as_well():
+    dots = np.random.default_rng(0).random((40, 6, 6, 1)) > 0.5
+    source = [{"image": image, "label": index % 4} for index, image in enumerate(dots)]
+    assert look_at_passes(make_bench(problem(train=source)))["images seen twice"] == 40.0

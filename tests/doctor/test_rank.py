@@ -5,10 +5,10 @@ import time
 import numpy as np
 import pytest
 
+from cnnprobe.checks import NO_TIME
 from cnnprobe.doctor import prove, rank, trial
 from cnnprobe.doctor.causes.record import Advice, Cause
 from cnnprobe.doctor.harm import does_harm
-from cnnprobe.doctor.observation import NO_TIME
 from cnnprobe.doctor.prove import Suspect
 from cnnprobe.doctor.rank import weigh
 from cnnprobe.doctor.trial import Plan, Scored

@@ -8,6 +8,7 @@ from experiments import benchmark_diagnosis
 from experiments.benchmark_diagnosis import Case, cases, chosen, run
 from experiments.cli import BadInputError
 from experiments.networks import NETWORKS
+from experiments.rows import read_rows
 
 ROW = {"verdict": "healthy", "causes": [], "warnings": [], "accuracy": 0.5, "remedied": None, "seconds": 1.0}
 
@@ -69,3 +70,12 @@ def test_one_planted_fault_is_scored_right():
     case = Case("fashion_mnist", "linen", "fault", "sum_loss")
     row = benchmark_diagnosis.run_case(case, budget_seconds=100.0, seed=3)
     assert (row["verdict"], row["causes"][:1]) == ("faulty", ["loss-summed-not-averaged"])
+
+
+def test_a_benchmark_killed_within_a_line_goes_on(tmp_path, diagnosed):
+    only = "textures, linen, healthy, s"
+    run(output_dir=str(tmp_path), only=only)
+    path = tmp_path / "cases.jsonl"
+    path.write_text(path.read_text()[:-20])
+    rows = run(output_dir=str(tmp_path), only=only)
+    assert [row["case"] for row in read_rows(path)] == [row["case"] for row in rows] == list(dict.fromkeys(diagnosed))

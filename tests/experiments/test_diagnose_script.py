@@ -74,6 +74,17 @@ def test_json_is_all_that_is_printed(doctor, parsed, capsys):
     assert json.loads(capsys.readouterr().out)["verdict"] == "healthy"
 
 
+def test_what_the_users_own_code_prints_is_no_result(parsed, capsys, monkeypatch):
+    module = importlib.import_module("cnnprobe.doctor.diagnose")
+    monkeypatch.setattr(
+        module, "diagnose", lambda *args, **options: print("noise") or answer("healthy")(*args, **options)
+    )
+    parsed("--json")
+    diagnose.main(["diagnose"])
+    shown = capsys.readouterr()
+    assert (json.loads(shown.out)["verdict"], shown.err.splitlines()[-1]) == ("healthy", "noise")
+
+
 def test_quiet_is_one_line_and_the_exit_code(doctor, parsed, capsys):
     doctor("faulty")
     parsed("--quiet")
@@ -85,6 +96,10 @@ def test_quiet_is_one_line_and_the_exit_code(doctor, parsed, capsys):
 def test_nothing_but_the_result_is_shown_where_a_program_reads_it(arguments, silent, parsed):
     parsed(*arguments)
     assert output_flags.is_silent() is silent
+
+
+def test_the_help_says_that_the_code_of_a_problem_is_run():
+    assert "That code is run" in flags.FLAGS["problem"].help
 
 
 def test_malformed_choices_are_bad_input():

@@ -1,5 +1,6 @@
 """Raw inputs of every kind to every probe: a reading or a clear error, and the inputs as they were."""
 
+import tempfile
 import warnings
 
 import jax
@@ -59,9 +60,13 @@ def arrays(draw: st.DrawFn, shape: tuple[int, ...]) -> np.ndarray | jax.Array:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what does not fit the type wraps round
         array = np.asarray(values).astype(dtype)
-    layout = draw(st.sampled_from(("plain", "read only", "reversed", "fortran", "device")))
+    layout = draw(st.sampled_from(("plain", "read only", "reversed", "fortran", "on the disk", "device")))
     if layout == "device":
         return jnp.asarray(array)
+    if layout == "on the disk" and array.size:
+        mapped = np.memmap(tempfile.TemporaryFile(), array.dtype, "w+", shape=array.shape)  # noqa: SIM115
+        mapped[...] = array
+        return mapped
     array = {"reversed": array[::-1] if array.ndim else array, "fortran": np.asfortranarray(array)}.get(layout, array)
     array.flags.writeable = layout != "read only"
     return array

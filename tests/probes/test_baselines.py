@@ -43,3 +43,10 @@ def test_labels_unrelated_to_images_give_no_rule_a_lead():
 def test_ids_must_belong_to_the_images():
     with pytest.raises(ValueError, match="train_images and train_ids must have as many rows"):
         score_baselines(*stripes(10, 0)[:1], np.zeros(9, int), *stripes(10, 1), num_classes=2)
+
+
+def test_classes_weigh_alike_however_many_images_they_have():
+    images, _ = stripes(100, 0)
+    ids = np.repeat([0, 1, 2], [70, 20, 10])
+    scores = score_baselines(images, np.ones(100, int), images, ids, num_classes=3)
+    assert scores["majority class"] == (0.2, pytest.approx(1 / 3))

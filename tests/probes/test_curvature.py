@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -134,3 +135,16 @@ def test_counts_are_checked():
         top_eigenvalue(small_net, NET, KEY, num_steps=0)
     with pytest.raises(ValueError, match="num_samples must be a whole number of at least 2, got 1"):
         hessian_trace(small_net, NET, KEY, num_samples=1)
+
+
+def test_standard_error_is_that_of_the_samples():
+    loss, _ = quadratic(np.array([1.0, -2.0, 5.0, 7.0, 0.5, 3.0]))
+    estimate = hessian_trace(loss, as_tree(np.zeros(6)), KEY, num_samples=3)
+    values = [_sample(loss, key) for key in jax.random.split(KEY, 3)]
+    np.testing.assert_allclose(estimate, (np.mean(values), np.std(values, ddof=1) / np.sqrt(3)), rtol=1e-4)
+
+
+def _sample(loss, key):
+    """One product with a vector of signs."""
+    signs = optax.tree.random_like(key, as_tree(np.zeros(6)), jax.random.rademacher)
+    return float(as_vector(signs) @ as_vector(hessian_vector_product(loss, as_tree(np.zeros(6)), signs)))

@@ -37,3 +37,7 @@ def test_too_few_images_tell_nothing():
 def test_refuses_what_does_not_match():
     with pytest.raises(ValueError, match="scores"):
         label_noise(SCORES, IDS[:5])
+
+
+def test_a_tenth_of_many_images_is_more_than_enough():
+    assert label_noise(np.tile(SCORES, (3, 1)), np.tile(IDS, 3)).num_sure == 300

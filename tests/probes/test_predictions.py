@@ -62,6 +62,7 @@ def test_rows_that_are_not_finite_are_wrong(variant):
     logits = np.array([[np.nan, 0.0], [1.0, 0.0]])
     assert variant(prediction_stats)(logits, np.array([0, 0])).accuracy == 0.5
     assert variant(prediction_stats)(logits, np.array([-1, 1])).accuracy == 0
+    assert variant(prediction_stats)(logits, np.array([1, 1])).accuracy == 0
 
 
 def test_prediction_stats_without_a_finite_row(variant):

@@ -56,10 +56,14 @@ def test_a_run_that_never_started_gives_no_lines(tmp_path):
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
     path = jsonfile.write_atomically(tmp_path / "a.txt", "old")
-    with pytest.raises(UnicodeEncodeError):
-        jsonfile.write_atomically(path, "new \ud800")
+    with pytest.raises(TypeError):
+        jsonfile.write_atomically(path, 7)
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_half_a_character_is_written_as_an_escape(tmp_path):
+    assert jsonfile.write_atomically(tmp_path / "a.txt", "caf\ud800").read_text() == "caf\\ud800"
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

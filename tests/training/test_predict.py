@@ -113,3 +113,8 @@ def test_number_of_classes_is_read_off_the_labels(labels, expected):
 def test_number_of_classes_of_a_source_is_read_off_a_sample():
     source = [{"image": np.zeros(2), "label": k % 4} for k in range(20)]
     assert count_classes(Problem(None, None, None, source)) == 4
+
+
+@pytest.mark.parametrize("labels", [np.array([True, False]), np.array([[True], [False]]), np.eye(2, dtype=bool)[::-1]])
+def test_truth_values_are_classes(labels):
+    np.testing.assert_array_equal(label_classes(labels), [1, 0])

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
+from cnnprobe.data.sampling import in_time
 from cnnprobe.doctor.bench import Bench
 from cnnprobe.doctor.looks.passes import consistencies
 from cnnprobe.probes.inputs import Consistency
@@ -22,16 +23,17 @@ def look_at_augmentation(bench: Bench, paired: Mapping[str, float]) -> dict[str,
     """
     if bench.problem.augment is None or bench.problem.batches is not None:
         return {}
-    clean, augmented = np.asarray(bench.train.images, np.float32), _augmented(bench)
+    augmented = _augmented(bench)
+    clean, ids = np.asarray(bench.train.images[: len(augmented)], np.float32), bench.train.ids
     scale = max(float(clean.std()), 1e-30)
     facts = {
         "augmented std ratio": float(np.nanstd(augmented)) / scale,
         "augmented mean shift": abs(float(np.nanmean(augmented)) - float(clean.mean())) / scale,
     }
     probes = [name for name in PROBES if paired.get(f"{name} z", 0.0) > MIN_SIGNAL_Z]
-    if bench.train.ids is None or augmented.ndim != 4 or not probes:
+    if ids is None or augmented.ndim != 4 or not probes:
         return facts
-    after = dict(zip(PROBES, consistencies(augmented, bench.train.ids, seed=bench.problem.seed), strict=True))
+    after = dict(zip(PROBES, consistencies(augmented, ids[: len(augmented)], seed=bench.problem.seed), strict=True))
     return facts | max(
         (_signal_left(paired[f"{name} accuracy"], after[name]) for name in probes),
         key=lambda left: left["augmented signal share"],
@@ -39,14 +41,14 @@ def look_at_augmentation(bench: Bench, paired: Mapping[str, float]) -> dict[str,
 
 
 def _augmented(bench: Bench) -> np.ndarray:
-    """The training sample, augmented in batches of the user's size."""
+    """The training sample, or as much of it as time allows, augmented in batches of the user's size."""
     plain = bench.problem._replace(preprocess=None)
     size, key = min(bench.problem.batch_size, len(bench.train.images)), jax.random.key(bench.problem.seed)
     images, labels = bench.train.images, bench.train.labels
     starts = [min(start, len(images) - size) for start in range(0, len(images), size)]
     parts = []
-    for index, start in enumerate(starts):
-        batch = Batch(images[start : start + size], labels[start : start + size])
+    for index, start in enumerate(in_time(starts, bench.read_seconds)):
+        batch = Batch(images[start : start + size].copy(), labels[start : start + size])  # it may be written to
         seen = np.asarray(prepare(plain, batch, jax.random.fold_in(key, index), train=True).images, np.float32)
         parts.append(seen[index * size - start :])
     return np.concatenate(parts)

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from cnnprobe.data.batching import endless_batches
+from cnnprobe.data.sampling import in_time
 from cnnprobe.doctor.bench import Bench, decide
 from cnnprobe.doctor.compiled import class_counts
 from cnnprobe.doctor.run import Run, outputs_of
@@ -43,7 +44,7 @@ def _frozen(bench: Bench, run: Run, batches: Iterable[np.ndarray], *, train_mode
     counts: list[Int[np.ndarray, " classes"]] = []
     for index, images in enumerate(batches):
         key = jax.random.key(index)
-        outputs = outputs_of(bench.problem, run.last, images, train_mode=train_mode, key=key)
+        outputs = outputs_of(bench.problem, run.last, images, train_mode=train_mode, key=key, deadline=bench.deadline)
         counts.append(np.asarray(class_counts(decide(outputs, bench.num_classes), bench.num_classes)))
     return batch_collapse(np.stack(counts))
 
@@ -64,8 +65,8 @@ def look_at_collapse(bench: Bench, run: Run) -> tuple[dict[str, float], dict[str
     if not own.index > SPLIT_FROM:
         return facts, {"collapse mechanism": "none"}
     key = jax.random.key(bench.problem.seed)
-    batches = islice(endless_batches(bench.problem), NUM_BATCHES)
-    loader = (prepare(bench.problem, b, key, train=True).images for b in batches)
+    batches = in_time(islice(endless_batches(bench.problem), NUM_BATCHES), bench.read_seconds)
+    loader = (prepare(bench.problem, batch, key, train=True).images for batch in batches)
     drawn = _random_batches(bench)
     split = collapse_split(
         own,

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cnnprobe.data.batching import endless_batches
-from cnnprobe.data.sampling import sample
+from cnnprobe.data.sampling import in_time, sample
 from cnnprobe.doctor.bench import Bench
 from cnnprobe.doctor.looks.passes import look_at_stored_pairs
 from cnnprobe.probes.inputs import (
@@ -60,7 +60,8 @@ def look_at_order(bench: Bench) -> dict[str, float]:
     pool = _label_pool(bench)
     if pool is None:
         return {}
-    batches = [class_ids(b.labels, bench.num_classes) for b in islice(endless_batches(bench.problem), BATCHES_READ)]
+    read = in_time(islice(endless_batches(bench.problem), BATCHES_READ), bench.read_seconds)
+    batches = [class_ids(batch.labels, bench.num_classes) for batch in read]
     seen = [ids for ids in batches if ids is not None]
     return order_facts(seen, pool, num_classes=bench.num_classes, seed=bench.problem.seed)
 
@@ -84,7 +85,8 @@ def _label_pool(bench: Bench) -> Int[np.ndarray, " n"] | None:
     problem = bench.problem
     if problem.batches is None:
         return bench.train.ids
-    return class_ids(sample(problem.train, len(bench.train.images), seed=problem.seed).labels, bench.num_classes)
+    drawn = sample(problem.train, len(bench.train.images), seed=problem.seed, seconds=bench.read_seconds)
+    return class_ids(drawn.labels, bench.num_classes)
 
 
 def _entropies(batches: Sequence[np.ndarray], num_classes: int) -> Float[np.ndarray, " batches"]:

@@ -11,7 +11,7 @@ from cnnprobe.compiling import quick_jit
 from cnnprobe.doctor.bench import Bench, main_output, scores_of
 from cnnprobe.doctor.compiled import input_sensitivity
 from cnnprobe.doctor.looks.loss import name_outputs
-from cnnprobe.doctor.run import outputs_of
+from cnnprobe.doctor.run import evaluated
 from cnnprobe.probes.modes import cross_example_jacobian
 from cnnprobe.tracing.surgery import first_layer_inputs
 from cnnprobe.trees import per_layer
@@ -33,7 +33,7 @@ class Probed(NamedTuple):
 def run_forward(bench: Bench, weights: tuple[Params, State]) -> Probed:
     """The model's outputs in evaluation mode."""
     images = bench.train.images[:NUM_PROBED]
-    raw = outputs_of(bench.problem, weights, images, train_mode=False, key=jax.random.key(0))
+    raw = evaluated(bench.problem, bench, weights, images)
     return Probed(raw, scores_of(raw, bench.num_classes))
 
 

@@ -2,12 +2,11 @@
 
 import math
 
-import jax
 import numpy as np
 
 from cnnprobe.doctor.bench import Bench, decide, main_output
 from cnnprobe.doctor.compiled import balanced_accuracy
-from cnnprobe.doctor.run import Run, outputs_of
+from cnnprobe.doctor.run import Run, evaluated
 from cnnprobe.training.predict import predict_classes
 
 
@@ -16,7 +15,7 @@ def look_at_metric(bench: Bench, run: Run) -> dict[str, float]:
     ids, images = bench.valid.ids, bench.valid.images
     if bench.problem.predict is None or ids is None:
         return {}
-    outputs = outputs_of(bench.problem, run.last, images, train_mode=False, key=jax.random.key(0))
+    outputs = evaluated(bench.problem, bench, run.last, images)
     if main_output(outputs, bench.num_classes).shape[-1] not in (1, bench.num_classes):
         return {}
     own = np.asarray(predict_classes(outputs, len(images), predict=bench.problem.predict))

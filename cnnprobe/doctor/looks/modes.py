@@ -37,8 +37,9 @@ def look_at_modes(bench: Bench, run: Run, *, has_dropout: bool) -> dict[str, flo
 
     def outputs(problem: Problem, *, train_mode: bool, draw: int = 0) -> np.ndarray:
         """Scores in one mode."""
-        drawn = outputs_of(problem, run.last, images, train_mode=train_mode, key=jax.random.fold_in(key, draw))
-        return scores_of(drawn, bench.num_classes)
+        drawn = jax.random.fold_in(key, draw)
+        found = outputs_of(problem, run.last, images, train_mode=train_mode, key=drawn, deadline=bench.deadline)
+        return scores_of(found, bench.num_classes)
 
     evaluated = outputs(bench.problem, train_mode=False)
     trained = outputs(bench.problem, train_mode=True)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from cnnprobe.data.batching import epoch_batches
-from cnnprobe.data.sampling import num_examples, sample, take
+from cnnprobe.data.sampling import in_time, num_examples, sample, take
 from cnnprobe.doctor.bench import Bench
 from cnnprobe.doctor.looks.splits import fingerprints
 from cnnprobe.probes.features import random_features
@@ -36,9 +36,10 @@ def _pass(bench: Bench, number: int) -> dict[bytes, int]:
     """The label of each image that one pass shows once."""
     problem = bench.problem
     if problem.batches is not None:
-        return labels_by_image(_up_to(MAX_READ, epoch_batches(problem, number % problem.num_epochs)), bench.num_classes)
+        batches = in_time(epoch_batches(problem, number % problem.num_epochs), bench.read_seconds)
+        return labels_by_image(_up_to(MAX_READ, batches), bench.num_classes)
     rows = np.arange(min(MAX_READ_AGAIN, num_examples(problem.train)))
-    return labels_by_image([take(problem.train, rows)], bench.num_classes)
+    return labels_by_image([take(problem.train, rows, seconds=bench.read_seconds)], bench.num_classes)
 
 
 def _up_to(num: int, batches: Iterable[Batch]) -> Iterable[Batch]:
@@ -61,7 +62,7 @@ def labels_by_image(batches: Iterable[Batch], num_classes: int) -> dict[bytes, i
             return {}
         thinned = _thinned(np.asarray(batch.images))
         for image, label, values in zip(fingerprints(thinned), ids, thinned, strict=True):
-            if image in seen or np.ptp(values) == 0:
+            if image in seen or values.min() == values.max():
                 twice.add(image)
             seen[image] = int(label)
     return {image: label for image, label in seen.items() if image not in twice}
@@ -78,7 +79,8 @@ def look_at_stored_pairs(bench: Bench, consistency: dict[str, float]) -> dict[st
     z = max(consistency.get("pixel neighbours z", -np.inf), consistency.get("random features z", -np.inf))
     if bench.problem.batches is None or not z < UNSURE_Z:
         return {}
-    stored = sample(bench.problem.train, len(bench.train.images), seed=bench.problem.seed)
+    problem, num = bench.problem, len(bench.train.images)
+    stored = sample(problem.train, num, seed=problem.seed, seconds=bench.read_seconds)
     ids, images = class_ids(stored.labels, bench.num_classes), np.asarray(stored.images)
     if ids is None or len(np.unique(ids)) < 2 or images.ndim != 4:
         return {}

@@ -3,13 +3,12 @@
 import hashlib
 import math
 
-import jax
 import numpy as np
 from jaxtyping import Bool, Int
 
 from cnnprobe.data.sampling import num_examples, sample
-from cnnprobe.doctor.bench import Bench, decide
-from cnnprobe.doctor.run import Run, outputs_of
+from cnnprobe.doctor.bench import Bench, decide, most_images
+from cnnprobe.doctor.run import Run, evaluated
 from cnnprobe.probes.features import image_rows
 from cnnprobe.probes.labels import class_ids
 from cnnprobe.types import Dataset, Images, Source
@@ -54,7 +53,7 @@ def _training_ids(bench: Bench) -> Int[np.ndarray, " n"] | None:
         return _all_ids(bench, problem.train, bench.train.ids)
     if bench.steps_per_epoch is not None:  # the sample is one whole epoch
         return bench.train.ids
-    drawn = sample(problem.train, len(bench.train.images), seed=problem.seed)
+    drawn = sample(problem.train, len(bench.train.images), seed=problem.seed, seconds=bench.read_seconds)
     return _all_ids(bench, problem.train, class_ids(drawn.labels, bench.num_classes))
 
 
@@ -78,7 +77,8 @@ def leaked(bench: Bench) -> tuple[Bool[np.ndarray, " valid"], float]:
     num, drawn = num_examples(problem.train), len(bench.train.images)
     if not (isinstance(problem.train, Dataset) and isinstance(problem.valid, Dataset)):
         return occurs_in(bench.train.images, bench.valid.images), min(drawn / num, 1.0)
-    valid = sample(problem.valid, len(bench.valid.images), seed=problem.seed).images  # as the bench drew them
+    held_out = sample(problem.valid, most_images(bench.train.images[0]), seed=problem.seed)  # as the bench drew them
+    valid = held_out.images[: len(bench.valid.images)]
     most = max(drawn, min(MAX_IMAGES, int(MAX_BYTES / max(valid[0].nbytes, 1))))
     train = problem.train.images if num <= most else sample(problem.train, most, seed=problem.seed).images
     return occurs_in(np.asarray(train), valid), min(most / num, 1.0)
@@ -97,7 +97,8 @@ def occurs_in(images: Images, others: Images) -> Bool[np.ndarray, " m"]:
 def fingerprints(images: Images) -> list[bytes]:
     """A hash of each image as float32, the same whatever type it is stored in."""
     rows = (np.ascontiguousarray(image, np.float32) + np.float32(0) for image in np.asarray(images))  # -0 becomes 0
-    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
+    with np.errstate(over="ignore"):  # what no float32 holds becomes infinite
+        return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
 
 
 def look_at_leak(bench: Bench, run: Run) -> dict[str, float]:
@@ -107,7 +108,7 @@ def look_at_leak(bench: Bench, run: Run) -> dict[str, float]:
     is_leaked, _ = leaked(bench)
     if not 0 < is_leaked.sum() < len(is_leaked):
         return {}
-    outputs = outputs_of(bench.problem, run.last, bench.valid.images, train_mode=False, key=jax.random.key(0))
+    outputs = evaluated(bench.problem, bench, run.last, bench.valid.images)
     is_right = decide(outputs, bench.num_classes) == bench.valid.ids
     known, fresh = is_right[is_leaked], is_right[~is_leaked]
     error = math.sqrt(np.var(known) / len(known) + np.var(fresh) / len(fresh))
