@@ -52,8 +52,10 @@ def diagnosis_to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def write_json(diagnosis: Diagnosis, path: str | os.PathLike[str]) -> Path:
-    """Writes the diagnosis to `path` as indented JSON."""
-    return write_atomically(path, json.dumps(diagnosis_to_dict(diagnosis), indent=1, allow_nan=False) + "\n")
+    """Writes the diagnosis to `path` as JSON in one line: there is a count for each class in each batch."""
+    return write_atomically(
+        path, json.dumps(diagnosis_to_dict(diagnosis), allow_nan=False, separators=(",", ":")) + "\n"
+    )
 
 
 def write_readings(curve: Curve | None, path: str | os.PathLike[str]) -> Path:

@@ -63,8 +63,10 @@ def test_reference_has_a_section_for_every_name(chapter):
 
 def test_signatures_are_those_that_were_typed():
     doctor = next(chapter for chapter in chapters() if chapter.title == "The doctor")
-    assert "def diagnose(problem: Problem, *, budget_seconds: float = 60.0) -> Diagnosis:" in reference.chapter_page(
-        doctor
+    page = reference.chapter_page(doctor)
+    assert (
+        "def diagnose(problem: Problem, *, budget_seconds: float = 60.0, tell: Tell = say_nothing) -> Diagnosis:"
+        in page
     )
 
 
