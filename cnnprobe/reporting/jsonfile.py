@@ -53,9 +53,8 @@ def diagnosis_to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
 
 def write_json(diagnosis: Diagnosis, path: str | os.PathLike[str]) -> Path:
     """Writes the diagnosis to `path` as JSON in one line: there is a count for each class in each batch."""
-    return write_atomically(
-        path, json.dumps(diagnosis_to_dict(diagnosis), allow_nan=False, separators=(",", ":")) + "\n"
-    )
+    text = json.dumps(diagnosis_to_dict(diagnosis), allow_nan=False, separators=(",", ":"))
+    return write_atomically(path, f"{text}\n")
 
 
 def write_readings(curve: Curve | None, path: str | os.PathLike[str]) -> Path:
