@@ -39,7 +39,7 @@ def effects_figure(lines: Sequence[Line]) -> "Figure":
     axes.barh(range(len(run)), effects, xerr=spreads, color=colours, ecolor=INK, height=0.7)
     axes.set_yticks(range(len(run)), [line.question.rstrip("?") for line in run], fontsize=8, parse_math=False)
     axes.axvline(0, color=INK, linewidth=0.8)
-    axes.set_xlabel("points of balanced accuracy gained")
+    axes.set_xlabel("gain, in points")
     return figure
 
 
