@@ -25,7 +25,7 @@ _JOBS = flags.DEFINE_integer("jobs", 1, "Processes that run cases side by side."
 CHOICES: dict[str, dict[str, Any]] = {
     "fashion_mnist": {"num_images": 1000, "num_epochs": 10},
     "textures": {"num_images": 600, "num_epochs": 20},
-    "blood_cells": {"num_images": 900, "num_epochs": 28, "learning_rate": 2e-3},
+    "blood_cells": {"num_images": 900, "num_epochs": 28},
 }
 CELLS = {"num_train": 900, "num_valid": 300, "size": 32}  # pixels: larger cells are not learnt in a benchmark's time
 CALIBRATED = ("plain", "residual")  # networks of the calibration runs

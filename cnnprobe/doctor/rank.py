@@ -85,9 +85,9 @@ def _unproved(seen: Observation, item: Suspect, tried: Tried | None, trial: Tria
             return None
         is_harmful = is_lost if item.cause.is_harmful is None else item.cause.is_harmful(seen)
         return finding(seen, item, "cause" if is_harmful else "warning")
-    if trial is None or math.isnan(trial.gain) or strength < DECISIVE:
+    if trial is None or math.isnan(trial.gain) or strength < (SUFFICIENT if item.cause.is_textbook else DECISIVE):
         return None
-    is_harmful = trial.gain >= ENOUGH and is_lost
+    is_harmful = strength >= DECISIVE and trial.gain >= ENOUGH and is_lost
     return finding(seen, item, "cause" if is_harmful else "warning", remedy=tried.attempt.remedy, trial=trial)
 
 

@@ -185,3 +185,9 @@ def test_loss_made_finite_is_harm_enough(plan):
     broken = CURVE._replace(loss=np.array([np.nan]))
     single = trial.make_trial(plan._replace(controls={0: Scored(0.1, broken)}), {0: Scored(0.1, CURVE)})
     assert does_harm(plan, single, 0.5)
+
+
+@pytest.mark.parametrize(("is_textbook", "expected"), [(True, [("step", "warning")]), (False, [])])
+def test_a_textbook_fault_that_costs_nothing_is_a_warning(is_textbook, expected, plan, healthy):
+    item = suspect("step", "optimisation", 10, strength=0.6)
+    assert severities(plan, healthy, item._replace(cause=item.cause._replace(is_textbook=is_textbook))) == expected

@@ -249,6 +249,7 @@ CAUSES = (
         " suits inputs of unit scale overshoots by the square of the scale: units die at once, and the output bias"
         " chases the last batch.",
         ("LeCun, Bottou, Orr & Müller, Efficient BackProp, 1998, section 4.3",),
+        is_textbook=True,
         look_alikes=(
             "`learning-rate-too-high` ends the same way: dead units, zero gradients, one class for every image. There"
             " the inputs have a usual standard deviation and the first loss is that of a blind guess; here both are off"

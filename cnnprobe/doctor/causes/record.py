@@ -33,6 +33,7 @@ class Cause(NamedTuple):
     explanation: str
     references: tuple[str, ...]
     is_harmful: Callable[[Observation], bool] | None = None  # where no trial can tell; None: if the run learnt nothing
+    is_textbook: bool = False  # worth a warning where its remedy was run in vain, though the evidence is not decisive
     look_alikes: str = ""  # which faults end alike, and what tells this one from them; ids of causes in backticks
 
 
