@@ -3,6 +3,8 @@
 Every child is forked before jax has started a device, so that it costs no import.
 """
 
+import contextlib
+import io
 import json
 import os
 import random
@@ -15,12 +17,17 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
+import optax
 
+from cnnprobe.doctor.diagnose import diagnose
+from cnnprobe.doctor.repair import repair
 from cnnprobe.reporting.jsonfile import write_atomically
+from cnnprobe.reporting.report import write_report
 from cnnprobe.training.fit import fit
 from cnnprobe.training.journal import read_log
 from cnnprobe.training.locks import hold_folder
 from cnnprobe.types import Problem
+from experiments import benchmark_diagnosis
 from experiments.rows import append_row, read_rows
 from tests.training.conftest import ADAM, LINEAR, cross_entropy, separable
 
@@ -123,6 +130,75 @@ def kill_writers(folder, num_kills, rng):
     return {"kills": num_kills, "rows": len(rows), "writers": len(found), "broken": broken, "gaps": gaps}
 
 
+def run_benchmark(folder):
+    """The benchmark of the doctor on cases that take a moment each and are answered at once."""
+
+    def answered(case, **_):
+        time.sleep(0.002)
+        return {"case": case.name, "verdict": "healthy", "causes": [], "seconds": 0.0, "text": "x" * LENGTH}
+
+    benchmark_diagnosis.run_case = answered
+    with contextlib.redirect_stdout(io.StringIO()):
+        benchmark_diagnosis.run(output_dir=str(folder), only="textures, plain")
+
+
+def kill_benchmark(folder, num_kills, rng):
+    """One benchmark that is killed again and again until it is done."""
+    lengths = []
+    for _ in range(num_kills):
+        number = forked(run_benchmark, folder)
+        time.sleep(rng.random() * 0.1)
+        kill(number)
+        lengths.append(len(read_rows(folder / "cases.jsonl")))
+    os.waitpid(forked(run_benchmark, folder), 0)
+    names = [row["case"] for row in read_rows(folder / "cases.jsonl")]
+    expected = [
+        case.name for case in benchmark_diagnosis.chosen("held_out", only="textures, plain", subset=None, seed=0)
+    ]
+    once = sorted(names) == sorted(expected)
+    return {"kills": num_kills, "rows after each": lengths, "every case once": once}
+
+
+def ask(folder, question):
+    """Diagnoses or repairs a problem of small steps, and writes what was found."""
+    data, valid = separable(60), separable(40, seed=1)
+    slow = optax.sgd(1e-4)
+    problem = Problem(LINEAR, cross_entropy, slow, data, valid, num_classes=3, batch_size=8, num_epochs=8)
+    if question == "repair":
+        repaired = repair(problem, budget_seconds=360.0)
+        text = json.dumps([[step.cause, float(step.trial.gain)] for step in repaired.steps])
+        write_atomically(folder / "repair.json", text)
+    else:
+        write_report(diagnose(problem, budget_seconds=120.0), folder)
+
+
+def answer_in(folder, question):
+    """What the files of a folder say, all of them whole; None where there are none yet."""
+    path = folder / {"diagnose": "diagnosis.json", "repair": "repair.json"}[question]
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text())
+    return content if question == "repair" else [content["verdict"], content["findings"]]
+
+
+def kill_question(root, question, num_kills, rng):
+    """One question to the doctor that is killed again and again and then asked to the end, and one that is not."""
+    whole, killed = root / f"{question}-whole", root / f"{question}-killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    started = time.monotonic()
+    os.waitpid(forked(ask, whole, question), 0)
+    lasted = time.monotonic() - started
+    for _ in range(num_kills):
+        number = forked(ask, killed, question)
+        time.sleep(rng.random() * lasted)
+        kill(number)
+        answer_in(killed, question)  # raises where a file is half written
+    os.waitpid(forked(ask, killed, question), 0)
+    first, second = (answer_in(folder, question) for folder in (whole, killed))
+    return {"kills": num_kills, "same": first == second, "found": bool(first and first[-1])}
+
+
 def hold(folder):
     """Holds the folder until it is killed."""
     with hold_folder(folder):
@@ -152,6 +228,9 @@ if __name__ == "__main__":
         result = {
             "training": kill_training(root, int(sys.argv[1]), rng),
             "writers": kill_writers(root / "writers", int(sys.argv[2]), rng),
+            "benchmark": kill_benchmark(root / "benchmark", int(sys.argv[3]), rng),
+            "diagnose": kill_question(root, "diagnose", int(sys.argv[4]), rng),
+            "repair": kill_question(root, "repair", int(sys.argv[4]), rng),
             "holder": kill_holder(root / "holder"),
         }
     print(json.dumps(result))
