@@ -16,7 +16,7 @@ from experiments import cli, config_flags, problem_flags, report_flags
 if TYPE_CHECKING:
     import numpy as np
 
-    from cnnprobe.types import Problem
+    from cnnprobe.types import Images, Problem
 
 _OUTPUT = flags.DEFINE_string("output_dir", "runs/benchmark", "Folder of the cases, the table and the picture.")
 _SPLIT = flags.DEFINE_enum("split", "held_out", ("held_out", "calibration", "all"), "Which problems to run.")
@@ -79,12 +79,12 @@ def chosen(split: str, *, only: str | None, subset: int | None, seed: int) -> li
     return list(dict.fromkeys([*twins, *found]))
 
 
-def stretch(images: "np.ndarray") -> "np.ndarray":
+def stretch(images: "Images") -> "np.ndarray":
     """Bytes of low contrast over the whole range: as they are, networks would take far longer to learn them."""
     import numpy as np
 
-    low, high = np.percentile(images, [1, 99])
-    return (np.clip((images - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    low, high = np.percentile(np.asarray(images), [1, 99])
+    return (np.clip((np.asarray(images) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
 def healthy_problem(case: Case, *, seed: int) -> "Problem":

@@ -8,6 +8,7 @@ import optax.contrib
 import pytest
 
 from cnnprobe.doctor import remedies_network
+from cnnprobe.doctor.bands import _bands
 from cnnprobe.doctor.causes import CAUSES
 from cnnprobe.doctor.looks.loss import label_reach, look_at_loss
 from cnnprobe.doctor.looks.modes import look_at_modes
@@ -305,3 +306,11 @@ def test_usual_statistics_are_not_blamed_for_a_training_of_few_steps(momentum, w
     facts = {"steps_of_the_whole_training": whole, "number_of_steps": whole, "statistics_momentum": momentum}
     seen = evidence("batch-statistics-mismatch", healthy, batch_minus_running_statistics_accuracy=0.3, **facts)
     assert (seen is not None) == named
+
+
+@pytest.mark.parametrize(("rule", "strength"), [("slope", 0.0), ("sign", 1.0)])
+def test_steps_that_are_small_because_the_loss_is_flat_are_the_losss_fault(rule, strength, healthy):
+    low, flat = _bands()["log10 of update over parameter"][0], _bands()["loss gradient at zero"][0] / 100
+    seen = healthy._replace(names={**healthy.names, "update rule": rule})
+    found = evidence("updates-too-small", seen, log10_of_update_over_parameter=low - 1.5, loss_gradient_at_zero=flat)
+    assert (0.0 if found is None else found.strength) == pytest.approx(strength)
