@@ -14,7 +14,7 @@ from cnnprobe.types import Dataset, Evidence, Problem, Reading, Remedy
 
 SCALE_MARGIN = 4.0  # times the healthy band's edge: between the widest healthy inputs and raw bytes lie two decades
 REPEATED = 0.9  # share of repeats that no oversampling of rare classes reaches
-SAME_SCALE = 0.1  # between the images and what the first layer is fed; padding inside the model changes it a little
+SAME_SCALE = 0.25  # between the images and what the first layer is fed; zeros that a model pads with change it a little
 FEWEST_LEFT = 10  # sound images a class, below which nothing is left to train on
 
 
