@@ -88,8 +88,9 @@ def _too_large(seen: Observation) -> Evidence | None:
     strength = graded_log(std, start, 4 * start)
     if not strength:
         return None
-    sentence = f"{_fed(seen)} standard deviation {std:.3g}, and the inputs reach"
-    sentence += f" {fact(seen, 'input largest absolute value'):.4g}"
+    largest = fact(seen, "input largest absolute value")
+    and_they = ", and the inputs" if _is_rescaled(seen) else " and"
+    sentence = f"{_fed(seen)} standard deviation {std:.3g}{and_they} reach {largest:.4g}"
     felt = graded_log(loss, highest("initial loss ratio"), 10 * highest("initial loss ratio"))
     sentence += f"; before any training the loss is {loss:.3g} times that of a blind guess." if felt else "."
     names = ("input standard deviation", "input largest absolute value", "initial loss ratio")
