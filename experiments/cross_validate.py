@@ -18,7 +18,7 @@ _NUM_FOLDS = flags.DEFINE_integer("num_folds", 5, "Parts of the training images,
 
 
 def run(*, num_folds: int = 5, **choices: Any) -> dict[str, Any]:
-    """Builds the chosen problem and trains it once for each fold, all runs together.
+    """Builds the chosen problem and trains it once for each fold.
 
     Args:
       num_folds: parts of the training images.

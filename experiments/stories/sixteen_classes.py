@@ -169,8 +169,8 @@ def _effects(runs: Mapping[str, Scores]) -> Section:
             bars[name] = (100 * float(gain.mean()), 100 * _spread(gain))
     header = ("run", "training accuracy, %", "held-out accuracy, %", "gap, points", "effect, points")
     text = (
-        f"Every row is {NUM_FOLDS} runs, each with another fifth of the training images held out, trained together in"
-        " one program; \u00b1 is the standard deviation over the folds. All rows see as many images.",
+        f"Every row is {NUM_FOLDS} runs, each with another fifth of the training images held out;"
+        " \u00b1 is the standard deviation over the folds. All rows see as many images.",
     )
     picture = Picture(
         "sixteen_classes-effects",
