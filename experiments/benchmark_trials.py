@@ -170,13 +170,13 @@ def cells(row: Row) -> tuple[str, ...]:
 
 def write_rows(rows: Sequence[Row], facts: Mapping[str, Any], directory: str | Path) -> Path:
     """Writes `trials.json` and `trials.md` into a folder, which is made if need be."""
+    from cnnprobe.reporting.jsonfile import write_atomically
     from cnnprobe.reporting.page import Grid, grid_markdown
 
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
     content = {"machine": facts, "rows": [row._asdict() for row in rows]}
-    (folder / "trials.json").write_text(json.dumps(content, indent=1) + "\n")
-    (folder / "trials.md").write_text(grid_markdown(Grid(HEADER, tuple(map(cells, rows)))) + "\n")
+    write_atomically(folder / "trials.json", json.dumps(content, indent=1) + "\n")
+    write_atomically(folder / "trials.md", grid_markdown(Grid(HEADER, tuple(map(cells, rows)))) + "\n")
     return folder
 
 

@@ -171,12 +171,12 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {package: _version(package) for package in PACKAGES},
+        "versions": {package: installed_version(package) for package in PACKAGES},
         "device": {"kind": devices[0].device_kind, "platform": devices[0].platform, "num_devices": len(devices)},
     }
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
     """The installed version; None where there is none."""
     try:
         return version(package)

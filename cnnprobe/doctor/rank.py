@@ -56,7 +56,7 @@ def _screen(plan: Plan, seen: Observation, suspects: Iterable[Suspect]) -> tuple
         if not remedies or depth(item) > solved_at:
             continue
         if not plan.has_time():
-            untried.append(f"the remedy of {item.cause.id}: no time was left")
+            untried.append(f"the remedy of {item.cause.id}: {NO_TIME}")
             continue
         plan.tell(f"trying the remedy of: {item.cause.title}")
         try:

@@ -6,6 +6,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
+from cnnprobe.checks import NO_TIME
 from cnnprobe.doctor.bench import Bench, make_bench
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.run import Run, planned_steps, score, settle, train_run
@@ -71,7 +72,7 @@ def scored_run(problem: Problem, bench: Bench, plan: Plan) -> Scored:
     """
     run: Run = train_run(problem, bench, num_steps=plan.num_steps, seconds=2 * plan.run_seconds, deadline=plan.deadline)
     if not run.is_complete:
-        raise TimeoutError(f"no time was left: {len(run.curve.loss)} of {plan.num_steps} steps were made")
+        raise TimeoutError(f"{NO_TIME}: {len(run.curve.loss)} of {plan.num_steps} steps were made")
     settled = settle(problem, run.last, plan.num_settling, deadline=plan.deadline)
     return Scored(score(problem, bench, settled), run.curve)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cnnprobe.reporting.jsonfile import to_json, write_atomically
-from cnnprobe.reporting.plots import BAND, INK, WELL, new_figure
+from cnnprobe.reporting.plots import BAND, INK, WELL, new_figure, write_figure
 from cnnprobe.training.rates import LearningRateRange
 
 if TYPE_CHECKING:
@@ -46,9 +46,7 @@ def write_learning_rate_range(found: LearningRateRange, directory: str | os.Path
       ImportError: matplotlib is missing.
     """
     folder = write_atomically(Path(directory) / f"{NAME}.json", json.dumps(to_json(found), indent=1)).parent
-    picture = folder / f"{NAME}.png"
-    rates_figure(found).savefig(picture, dpi=150, facecolor="white")
-    return picture
+    return write_figure(rates_figure(found), folder / f"{NAME}.png", dpi=150)
 
 
 def _limits(found: LearningRateRange) -> tuple[float, float]:

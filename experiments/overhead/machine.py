@@ -3,13 +3,14 @@
 import os
 import platform
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from experiments.config_flags import installed_version
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 NUM_NUMBERS = 2**26  # float32, 256 MiB: far more than any cache holds
@@ -27,7 +28,7 @@ def machine_facts() -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "read gigabytes a second": round(read_bandwidth(), 1),
-        **{name: version for name in PACKAGES if (version := _version(name))},
+        **{name: version for name in PACKAGES if (version := installed_version(name))},
     }
 
 
@@ -48,11 +49,3 @@ def _line_of(path: str, name: str) -> str:
     """The value of the first line of a file that begins with `name`; "" without one."""
     lines = Path(path).read_text().splitlines() if Path(path).exists() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), "")
-
-
-def _version(name: str) -> str:
-    """The installed version of a package; "" if there is none."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
