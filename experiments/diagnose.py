@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from experiments import cli, output_flags, problem_flags, report_flags
+from experiments import cli, device_flags, devices, output_flags, problem_flags, report_flags
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,13 +23,19 @@ if TYPE_CHECKING:
 
 
 def run(
-    *, budget_seconds: float = 60.0, report_dir: str | None = None, tell: "Tell | None" = None, **choices: Any
+    *,
+    budget_seconds: float = 60.0,
+    report_dir: str | None = None,
+    num_devices: int | None = None,
+    tell: "Tell | None" = None,
+    **choices: Any,
 ) -> dict[str, Any]:
     """Builds the chosen problem and diagnoses it.
 
     Args:
       budget_seconds: wall time of the diagnosis.
       report_dir: where to write the report; None: nowhere.
+      num_devices: that share the batches of each training run; None: the first one.
       tell: hears what is being done and found.
       **choices: what `problems.build_problem` takes.
 
@@ -47,7 +53,8 @@ def run(
     with cli.bad_input():
         problem, class_names = build_problem(**choices)
         check_problem(problem)
-    diagnosis = diagnose(problem, budget_seconds=budget_seconds, tell=tell or say_nothing)
+        shared = None if num_devices is None else devices.first_devices(num_devices)
+    diagnosis = diagnose(problem, budget_seconds=budget_seconds, devices=shared, tell=tell or say_nothing)
     if len(class_names) == len(diagnosis.class_names):
         diagnosis = diagnosis._replace(class_names=class_names)
     return {"diagnosis": diagnosis, "report": _report(diagnosis, report_dir)}
@@ -83,8 +90,10 @@ def main(argv: Sequence[str]) -> int:
     """Runs with the parsed flags, prints, and returns the exit code."""
     del argv
     budget_seconds = report_flags.BUDGET_SECONDS.value
-    cli.announce(report_flags.REPORT_DIR.value)
-    choices = problem_flags.chosen() | {"report_dir": report_flags.REPORT_DIR.value}
+    report_dir, num_devices = report_flags.REPORT_DIR.value, device_flags.NUM_DEVICES.value
+    devices.choose_devices(None, num_devices or 1)
+    cli.announce(report_dir)
+    choices = problem_flags.chosen() | {"report_dir": report_dir, "num_devices": num_devices}
     waiting = cli.waiting(f"diagnosing, at most {budget_seconds:.0f} s", shown=not output_flags.is_silent())
     with waiting as tell, output_flags.result_only():
         result = run(budget_seconds=budget_seconds, tell=tell, **choices)
@@ -95,5 +104,6 @@ def main(argv: Sequence[str]) -> int:
 if __name__ == "__main__":
     flags.adopt_module_key_flags(problem_flags)
     flags.adopt_module_key_flags(report_flags)
+    flags.adopt_module_key_flags(device_flags)
     flags.adopt_module_key_flags(output_flags)
     cli.launch(main)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from experiments import cli, config_flags, devices, problem_flags
+from experiments import cli, config_flags, device_flags, devices, problem_flags
 
 if TYPE_CHECKING:
     from cnnprobe.types import Writer
@@ -25,7 +25,6 @@ _LOG = flags.DEFINE_list("log", [], "What else to write there: jsonl, csv, tenso
 _PATIENCE = flags.DEFINE_integer(
     "patience", None, "Epochs without a lower validation loss after which training ends.", lower_bound=1
 )
-_NUM_DEVICES = flags.DEFINE_integer("num_devices", None, "Devices of each process that share a batch.", lower_bound=1)
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", 1, "Processes that share a batch.", lower_bound=1)
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first process; this machine's if unset.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which process this is; unset: start all here.", lower_bound=0)
@@ -115,12 +114,13 @@ def main(argv: Sequence[str]) -> int | None:
         cli.announce(None)
     if _NUM_PROCESSES.value > 1 and _PROCESS_ID.value is None:
         return devices.start_processes("experiments.train", _NUM_PROCESSES.value)
-    devices.choose_devices(None, _NUM_DEVICES.value or 1)
+    num_devices = device_flags.NUM_DEVICES.value
+    devices.choose_devices(None, num_devices or 1)
     if _NUM_PROCESSES.value > 1:
         with cli.bad_input():
             devices.join_processes(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     directory = _DIRECTORY.value
-    choices = problem_flags.chosen() | {"num_devices": _NUM_DEVICES.value, "patience": _PATIENCE.value}
+    choices = problem_flags.chosen() | {"num_devices": num_devices, "patience": _PATIENCE.value}
     own = [] if directory is None else [config_writer(directory)]
     options: dict[str, Any] = {"resume": _RESUME.value, "log": _LOG.value, "writers": own}
     result = run(directory=directory, progress=not _PROCESS_ID.value, **options, **choices)
@@ -134,4 +134,5 @@ def main(argv: Sequence[str]) -> int | None:
 
 if __name__ == "__main__":
     flags.adopt_module_key_flags(problem_flags)
+    flags.adopt_module_key_flags(device_flags)
     cli.launch(main)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
 from cnnprobe.checks import place_of
@@ -40,6 +41,7 @@ class Bench(NamedTuple):
     steps_per_epoch: int | None  # None: a loader longer than the sample
     deadline: float = math.inf  # `time.monotonic()` at which the diagnosis must end
     read_seconds: float = math.inf  # that one pass over the data may take: slow ones are read in part
+    mesh: Mesh | None = None  # devices that share the batches of a training run; None: one device
 
 
 def most_images(example: np.ndarray) -> int:

@@ -1,7 +1,11 @@
 """`repair`: diagnose, apply the first remedy, and again, until nothing more helps."""
 
 import time
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
+
+import jax
 
 from cnnprobe.checks import check_at_least, check_integer
 from cnnprobe.doctor.diagnose import SHORTEST, diagnose
@@ -19,7 +23,13 @@ class Repair(NamedTuple):
     ended: str  # the last verdict; where faults remain: "nothing more helps", "out of budget" or "out of rounds"
 
 
-def repair(problem: Problem, *, budget_seconds: float = 180.0, max_rounds: int = 4) -> Repair:
+def repair(
+    problem: Problem,
+    *,
+    budget_seconds: float = 180.0,
+    max_rounds: int = 4,
+    devices: Sequence[jax.Device] | None = None,
+) -> Repair:
     """Applies the remedy of the first cause, diagnoses what is left, and so on.
 
     A remedy is applied only where its trial showed a gain. Each diagnosis may take a third of the time.
@@ -28,6 +38,7 @@ def repair(problem: Problem, *, budget_seconds: float = 180.0, max_rounds: int =
       problem: the training problem exactly as it is run; it is not changed.
       budget_seconds: wall time of all diagnoses together.
       max_rounds: remedies that may be applied.
+      devices: those of `diagnose`.
 
     Raises:
       ValueError: a field of `problem` is malformed, or an argument is out of its range.
@@ -36,13 +47,14 @@ def repair(problem: Problem, *, budget_seconds: float = 180.0, max_rounds: int =
     check_integer("max_rounds", max_rounds, 1)
     deadline, share = time.monotonic() + budget_seconds, max(ROUND_SHARE * budget_seconds, SHORTEST)
     steps: tuple[Finding, ...] = ()
-    diagnosis = diagnose(problem, budget_seconds=share)
+    look = partial(diagnose, devices=devices)
+    diagnosis = look(problem, budget_seconds=share)
     while (first := _first_remedied(diagnosis)) is not None and first.remedy is not None:
         left = deadline - time.monotonic()
         if len(steps) == max_rounds or left < share / 2:
             return Repair(problem, steps, diagnosis, "out of rounds" if len(steps) == max_rounds else "out of budget")
         problem, steps = first.remedy(problem), (*steps, first)
-        diagnosis = diagnose(problem, budget_seconds=min(share, left))
+        diagnosis = look(problem, budget_seconds=min(share, left))
     ended = "nothing more helps" if diagnosis.verdict == "faulty" else diagnosis.verdict
     return Repair(problem, steps, diagnosis, ended)
 

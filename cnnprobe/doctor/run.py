@@ -16,6 +16,7 @@ from cnnprobe.data.batching import endless_batches
 from cnnprobe.doctor.bench import Bench, decide, main_output
 from cnnprobe.doctor.compiled import balanced_accuracy, compiled_state_update, with_compiled_init
 from cnnprobe.training.evaluate import collect_outputs
+from cnnprobe.training.parallel import local_copy, share_batch, spread_state
 from cnnprobe.training.pipeline import prepare
 from cnnprobe.training.predict import predict_classes
 from cnnprobe.training.step import Observation, Report, TrainState, init_state, make_train_step
@@ -104,21 +105,24 @@ def train_run(problem: Problem, bench: Bench, *, num_steps: int, seconds: float,
         predict=problem.predict,
         num_classes=bench.num_classes,
         probes=PROBES,
+        mesh=bench.mesh,
     )
     state = start(problem, bench.train.images)
     first = jax.device_get((state.params, state.model_state))
+    state = spread_state(state, bench.mesh)
     reports: list[Report] = []
     started = time.monotonic()
     clock: list[tuple[int, float]] = []
     for index, batch in enumerate(prepared_stream(problem, num_steps)):
-        state, report = step(state, batch.images, batch.labels)
+        state, report = step(state, *share_batch(batch, bench.mesh))
         reports.append(report)
         if index < 3 or index % SYNC_EVERY == 0 or _step_seconds(clock) > SLOW_STEP:
             report.loss.block_until_ready()
             clock.append((index, time.monotonic()))
             if _is_over(clock, seconds, deadline):
                 break
-    return _collect(jax.device_get(reports), first, (state.params, state.model_state), started, num_steps)
+    last = local_copy((state.params, state.model_state), bench.mesh)
+    return _collect(jax.device_get(reports), first, last, started, num_steps)
 
 
 def _step_seconds(clock: list[tuple[int, float]]) -> float:

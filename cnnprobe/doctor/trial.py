@@ -106,7 +106,7 @@ def _bench_of(plan: Plan, remedied: Problem) -> Bench:
     if all(getattr(remedied, field) is getattr(own, field) for field in DATA):
         return plan.bench
     bench = make_bench(remedied._replace(seed=own.seed), seconds=plan.bench.read_seconds)
-    return bench._replace(deadline=plan.deadline)
+    return bench._replace(deadline=plan.deadline, mesh=plan.bench.mesh)
 
 
 def metric_name(bench: Bench) -> str:

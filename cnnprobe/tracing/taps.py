@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from cnnprobe.checks import check_callable
+from cnnprobe.checks import check_callable, check_integer, check_optional
 from cnnprobe.tracing.axes import Axes
 from cnnprobe.tracing.calls import Call, is_array, is_number, trace_call
 from cnnprobe.tracing.interpret import Edit, Reader, evaluate
@@ -25,7 +25,7 @@ from cnnprobe.trees import leaf_name
 
 
 def tap(
-    fn: Callable, *, params_argnum: int = 0, when: Bool[ArrayLike, ""] | None = None
+    fn: Callable, *, params_argnum: int = 0, when: Bool[ArrayLike, ""] | None = None, num_examples: int | None = None
 ) -> Callable[..., tuple[Any, Readings]]:
     """Makes a function that returns `(fn(...), readings)`: the forward readings of every layer.
 
@@ -35,9 +35,12 @@ def tap(
     `when` says whether anything is read, and may be traced: `step % 16 == 0`. Where it is False nothing is computed,
     and the readings are those of an empty batch. None: always.
 
+    `num_examples` reads so many entries along the first axis of each layer's output that is no axis of its units: the
+    first examples of the batch, or all where there are fewer. None: all.
+
     Raises:
-      ValueError: `when` is no single truth value; on the call, if `fn` has no layer with parameters from that argument,
-        or returns no array.
+      ValueError: `when` is no single truth value, or `num_examples` is below one; on the call, if `fn` has no layer
+        with parameters from that argument, or returns no array.
       RuntimeError: on the call, if this version of jax is unknown.
 
     >>> out, readings = tap(lambda w, x: jax.nn.relu(x @ w))(jnp.eye(3), jnp.ones((2, 3)))
@@ -46,6 +49,7 @@ def tap(
     """
     check_callable("fn", fn)
     _check_when(when)
+    check_optional(check_integer, "num_examples", num_examples, 1)
 
     @functools.wraps(fn)
     def tapped(*args: Any, **kwargs: Any) -> tuple[Any, Readings]:
@@ -53,7 +57,7 @@ def tap(
         call = trace_call(fn, args, kwargs, [params_argnum], option="params_argnum")
         _check_returns("fn must return at least one array", call)
         structure = _structure(call)
-        outputs, rows = evaluate(call.program, call.inputs, _edits(structure.layers, when), {})
+        outputs, rows = evaluate(call.program, call.inputs, _edits(structure.layers, when, num_examples), {})
         return call.rebuild(outputs), _readings(structure, rows, {})
 
     return tapped
@@ -66,16 +70,18 @@ def value_and_grad(
     *,
     backward: bool = True,
     when: Bool[ArrayLike, ""] | None = None,
+    num_examples: int | None = None,
 ) -> Callable[..., tuple[Any, Any, Readings]]:
     """Like `jax.value_and_grad`, with the readings of every layer as one more value.
 
     Returns `(value, grads, readings)`, or `((value, aux), grads, readings)` with `has_aux`. Value and gradients are
-    those of `loss_fn`. With `backward=False` the gradients of activations are not read. `when` is that of `tap`.
+    those of `loss_fn`. With `backward=False` the gradients of activations are not read. `when` and `num_examples` are
+    those of `tap`.
 
     Raises:
-      ValueError: `argnums` names no arguments, or `when` is no single truth value; on the call, if the loss is no
-        scalar, if a parameter is not a floating-point array, or if `loss_fn` has no layer with parameters from the
-        arguments at `argnums`.
+      ValueError: `argnums` names no arguments, `when` is no single truth value, or `num_examples` is below one; on the
+        call, if the loss is no scalar, if a parameter is not a floating-point array, or if `loss_fn` has no layer with
+        parameters from the arguments at `argnums`.
       RuntimeError: on the call, if this version of jax is unknown.
 
     >>> loss, grads, readings = value_and_grad(lambda w, x: jnp.sum(x @ w))(jnp.eye(3), jnp.ones((2, 3)))
@@ -85,6 +91,7 @@ def value_and_grad(
     check_callable("loss_fn", loss_fn)
     positions = _positions(argnums)
     _check_when(when)
+    check_optional(check_integer, "num_examples", num_examples, 1)
 
     @functools.wraps(loss_fn)
     def tapped(*args: Any, **kwargs: Any) -> tuple[Any, Any, Readings]:
@@ -93,7 +100,7 @@ def value_and_grad(
         _check_returns("loss_fn must return a floating-point scalar", call)
         structure = _structure(call)
         owned = _parameter_inputs(call, args, positions)
-        edits, slots = _edits(structure.layers, when), _slots(structure.layers) if backward else {}
+        edits, slots = _edits(structure.layers, when, num_examples), _slots(structure.layers) if backward else {}
 
         def run(trained: list[Any], slots: dict[int, Array]) -> tuple[Any, tuple]:
             """The program with other parameters and slots."""
@@ -189,11 +196,11 @@ def _rebuild_grads(call: Call, args: tuple, positions: Sequence[int], grads: dic
 # --- one reading -------------------------------------------------------------------------------------------------
 
 
-def _edits(layers: Sequence[Layer], when: Bool[ArrayLike, ""] | None) -> dict[int, Edit]:
+def _edits(layers: Sequence[Layer], when: Bool[ArrayLike, ""] | None, num_examples: int | None) -> dict[int, Edit]:
     """One reading for each measured value; layers that end in the same value share it."""
     return {
         layer.output.value: Edit(
-            functools.partial(_read_value, layer.output.axes, when),
+            functools.partial(_read_value, layer.output.axes, num_examples, when),
             frozenset(loop for loop, _ in layer.scans),
             functools.partial(_fold_rows, layer.num_features),
             functools.partial(_empty_row, layer.num_features),
@@ -210,13 +217,14 @@ def _slots(layers: Sequence[Layer]) -> dict[int, Array]:
 
 
 def _read_value(
-    axes: Axes, when: Bool[ArrayLike, ""] | None, x: Array, _read: Reader, slot: Array | None
+    axes: Axes, num_examples: int | None, when: Bool[ArrayLike, ""] | None, x: Array, _read: Reader, slot: Array | None
 ) -> tuple[Array, Array]:
     """Reads one value on its way."""
     num_features = math.prod(x.shape[axis] for axis in axes)
     empty = functools.partial(_empty_row, num_features, (row_size(num_features),))
-    row = _read_if(when, functools.partial(forward_row, axes=axes), empty, jax.lax.stop_gradient(x))
-    return x if slot is None else sink(axes, x, slot, when), row
+    forward = functools.partial(forward_row, axes=axes, num_examples=num_examples)
+    row = _read_if(when, forward, empty, jax.lax.stop_gradient(x))
+    return x if slot is None else sink(axes, num_examples, x, slot, when), row
 
 
 def _read_if(
@@ -229,18 +237,30 @@ def _read_if(
     return read(x) if when is None else jax.lax.cond(when, read, lambda _: empty(), x)
 
 
-def forward_row(x: Float[Array, "..."], axes: Axes) -> Float[Array, " entries"]:
+def forward_row(x: Float[Array, "..."], axes: Axes, num_examples: int | None = None) -> Float[Array, " entries"]:
     """Count, then sum, sum of squares, sum of signs and maximum of each unit, in float32.
 
     These and no others, because XLA has fast kernels for plain sums and maxima over leading axes; a comparison with a
     cast would be a slow pass of its own. bfloat16 sums would be wrong, so the reduction is in float32.
     """
-    others = tuple(axis for axis in range(x.ndim) if axis not in axes)
-    x = x.astype(jnp.float32)
+    others = _other_axes(x, axes)
+    x = _first_examples(x, others, num_examples).astype(jnp.float32)
     count = math.prod(x.shape[axis] for axis in others)
     maximum = jnp.max(x, others, initial=-jnp.inf)
     fields = (jnp.sum(x, others), jnp.sum(x * x, others), jnp.sum(jnp.sign(x), others), maximum)
     return jnp.concatenate([jnp.full(1, count, jnp.float32), *(field.ravel() for field in fields)])
+
+
+def _other_axes(x: Array, axes: Axes) -> Axes:
+    """The axes that are reduced: examples and places."""
+    return tuple(axis for axis in range(x.ndim) if axis not in axes)
+
+
+def _first_examples(x: Array, others: Axes, num_examples: int | None) -> Array:
+    """So many entries along the first of the reduced axes, or all."""
+    if num_examples is None or not others:
+        return x
+    return jax.lax.slice_in_dim(x, 0, min(num_examples, x.shape[others[0]]), axis=others[0])
 
 
 def _fold_rows(num_features: int, rows: Float[Array, "turns ..."]) -> Float[Array, "..."]:
@@ -253,26 +273,37 @@ def _empty_row(num_features: int, shape: tuple[int, ...]) -> Float[Array, "..."]
     return jnp.zeros(shape).at[..., shape[-1] - num_features :].set(-jnp.inf)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def sink(_axes: Axes, x: Array, _slot: Float[Array, " features"], _when: Bool[ArrayLike, ""] | None = None) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def sink(
+    _axes: Axes,
+    _num_examples: int | None,
+    x: Array,
+    _slot: Float[Array, " features"],
+    _when: Bool[ArrayLike, ""] | None = None,
+) -> Array:
     """Returns `x`; its derivative by `slot` is the sum of squares of the gradient by `x`, per unit; 0 unless `when`."""
     return x
 
 
-def _sink_forward(_axes: Axes, x: Array, _slot: Array, when: Bool[ArrayLike, ""] | None) -> tuple[Array, Any]:
+def _sink_forward(
+    _axes: Axes, _num_examples: int | None, x: Array, _slot: Array, when: Bool[ArrayLike, ""] | None
+) -> tuple[Array, Any]:
     return x, when
 
 
-def _sink_backward(axes: Axes, when: Bool[ArrayLike, ""] | None, gradient: Array) -> tuple[Array, Array, None]:
+def _sink_backward(
+    axes: Axes, num_examples: int | None, when: Bool[ArrayLike, ""] | None, gradient: Array
+) -> tuple[Array, Array, None]:
     num_features = math.prod(gradient.shape[axis] for axis in axes)
-    squares = functools.partial(_sum_of_squares, axes=axes)
+    squares = functools.partial(_sum_of_squares, axes=axes, num_examples=num_examples)
     return gradient, _read_if(when, squares, lambda: jnp.zeros(num_features), gradient), None
 
 
-def _sum_of_squares(gradient: Array, axes: Axes) -> Float[Array, " features"]:
+def _sum_of_squares(gradient: Array, axes: Axes, num_examples: int | None) -> Float[Array, " features"]:
     """Of each unit, in float32."""
-    others = tuple(axis for axis in range(gradient.ndim) if axis not in axes)
-    return jnp.sum(jnp.square(gradient.astype(jnp.float32)), others).ravel()
+    others = _other_axes(gradient, axes)
+    read = _first_examples(gradient, others, num_examples).astype(jnp.float32)
+    return jnp.sum(jnp.square(read), others).ravel()
 
 
 sink.defvjp(_sink_forward, _sink_backward)

@@ -27,6 +27,18 @@ def data_mesh(devices: Sequence[jax.Device] | None) -> Mesh | None:
     return Mesh(np.array(devices), AXIS)
 
 
+def local_mesh(devices: Sequence[jax.Device] | None) -> Mesh | None:
+    """The same of devices that this process has to itself.
+
+    Raises:
+      ValueError: there is no device, one stands twice, or one belongs to another process.
+    """
+    mesh = data_mesh(devices)
+    if mesh is not None and not all(device.process_index == jax.process_index() for device in mesh.devices):
+        raise ValueError(f"devices must belong to this process, got {devices!r}.")
+    return mesh
+
+
 def whole(mesh: Mesh) -> NamedSharding:
     """Every device holds all of an array."""
     return NamedSharding(mesh, PartitionSpec())
@@ -51,6 +63,13 @@ def spread_batch(batch: Batch, mesh: Mesh | None) -> Batch:
     sharding = NamedSharding(mesh, PartitionSpec(AXIS))
     images, labels = (_deal(np.asarray(array), sharding) for array in batch)
     return Batch(images, labels)
+
+
+def share_batch(batch: Batch, mesh: Mesh | None) -> Batch:
+    """A batch with its rows dealt out; where they do not come out even, every device gets all of them."""
+    if mesh is None or len(batch.images) % mesh.size == 0:
+        return spread_batch(batch, mesh)
+    return Batch(*(_deal(np.asarray(array), whole(mesh)) for array in batch))
 
 
 def _everywhere(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:

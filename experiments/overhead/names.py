@@ -19,6 +19,7 @@ class Title(NamedTuple):
     every: int = 1  # steps between two that are read
 
 
+SLICE = 16  # examples of each batch that are read where not all are
 CADENCE = 16  # steps between two that `cp.fit` taps, as long as nobody chooses another number
 METHODS = {
     "bare": Title("the bare step, measured again"),
@@ -26,7 +27,8 @@ METHODS = {
     "forward": Title("taps forward, every step"),
     "backward": Title("taps forward and backward, every step"),
     "everything": Title("taps both ways, parameters and predictions, every step"),
-    "cadence": Title(f"the same with the taps every {CADENCE}th step", every=CADENCE),
+    "slice": Title(f"the same with the taps on {SLICE} examples of each batch"),
+    "cadence": Title(f"the same with the taps on all examples, every {CADENCE}th step", every=CADENCE),
     "fit": Title("the step of `cp.fit` as it comes", every=CADENCE),
     "capture": Title("Flax `capture_intermediates`, reduced on the device, every step"),
     "callback": Title("`jax.debug.callback` with the same statistics, every step"),

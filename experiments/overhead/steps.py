@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -14,6 +15,7 @@ from cnnprobe.probes.predictions import class_counts
 from cnnprobe.training.cadence import TAP_EVERY, make_steps
 from cnnprobe.training.probes import DEFAULT_PROBES, gradient_norm, layer_readings
 from cnnprobe.training.step import Observation, init_state
+from experiments.overhead.names import SLICE
 from experiments.overhead.networks import Network
 
 Images: TypeAlias = Float[Array, "batch height width channels"]
@@ -46,10 +48,13 @@ def bare_gradient(loss_fn: Callable, state: State) -> tuple[Any, PyTree[Array], 
     return *jax.value_and_grad(loss_fn, has_aux=True)(state.params), ()
 
 
-def tapped_gradient(loss_fn: Callable, state: State, *, backward: bool = True, every: int = 1) -> tuple[Any, Any, Any]:
+def tapped_gradient(
+    loss_fn: Callable, state: State, *, backward: bool = True, every: int = 1, num_examples: int | None = None
+) -> tuple[Any, Any, Any]:
     """The same with the readings of the taps."""
     when = None if every == 1 else state.step % every == 0
-    return cp.value_and_grad(loss_fn, has_aux=True, backward=backward, when=when)(state.params)
+    tapped = cp.value_and_grad(loss_fn, has_aux=True, backward=backward, when=when, num_examples=num_examples)
+    return tapped(state.params)
 
 
 def see_nothing(_: Observation) -> tuple[()]:
@@ -164,13 +169,11 @@ def make_method(name: str, network: Network, *, every: int, num_devices: int) ->
 _OPTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
     "bare": lambda _: {},
     "parameters": lambda _: {"see": see_parameters},
-    "forward": lambda _: {"gradient": lambda *parts: tapped_gradient(*parts, backward=False)},
+    "forward": lambda _: {"gradient": partial(tapped_gradient, backward=False)},
     "backward": lambda _: {"gradient": tapped_gradient},
     "everything": lambda _: {"gradient": tapped_gradient, "see": see_everything},
-    "cadence": lambda every: {
-        "gradient": lambda *parts: tapped_gradient(*parts, every=every),
-        "see": see_everything,
-    },
+    "slice": lambda _: {"gradient": partial(tapped_gradient, num_examples=SLICE), "see": see_everything},
+    "cadence": lambda every: {"gradient": partial(tapped_gradient, every=every), "see": see_everything},
     "capture": lambda _: {"reduce": capture_statistics},
     "callback": lambda _: {"reduce": call_back},
 }

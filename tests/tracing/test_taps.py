@@ -231,6 +231,46 @@ def test_when_is_one_truth_value(transform, when):
         transform(plain_loss, when=when)
 
 
+# --- read on some examples ---------------------------------------------------------------------------------------
+
+
+def test_some_examples_are_read_forward_as_alone(variant):
+    params = plain_params()
+    some = variant(lambda params: tap(plain_loss, num_examples=2)(params)[1])(params)
+    np.testing.assert_allclose(some.packed, tap(plain_loss)(params, IMAGES[:2], LABELS[:2])[1].packed, rtol=1e-5)
+
+
+def test_some_examples_are_read_backward_at_the_scale_of_the_whole_batch(variant):
+    params = plain_params()
+    some = unit_stats(variant(lambda params: value_and_grad(plain_loss, num_examples=2)(params)[2])(params))
+    alone = unit_stats(value_and_grad(plain_loss)(params, IMAGES[:2], LABELS[:2])[2])  # its mean is over two
+    for name, stats in some.items():
+        np.testing.assert_allclose(stats.gradient_rms, alone[name].gradient_rms * 2 / len(IMAGES), rtol=1e-4)
+
+
+@pytest.mark.parametrize("num_examples", [1, 3, len(IMAGES), len(IMAGES) + 1])
+def test_loss_and_gradients_are_of_all_examples(num_examples):
+    params = plain_params()
+    value, grads, readings = jax.jit(value_and_grad(plain_loss, num_examples=num_examples))(params)
+    assert_trees_equal((value, grads), jax.jit(jax.value_and_grad(plain_loss))(params))
+    read, whole = (unit_stats(each)["head"].num_activations for each in (readings, tap(plain_loss)(params)[1]))
+    assert read == min(num_examples, len(IMAGES)) / len(IMAGES) * whole
+
+
+def test_the_axis_of_the_examples_is_the_first_that_is_not_of_the_units():
+    channels_first = lambda w, x: jnp.sum(jnp.einsum("oi,bihw->obhw", w, x))  # noqa: E731
+    w, x = jnp.eye(3), jnp.arange(2 * 3 * 4 * 4.0).reshape(2, 3, 4, 4)
+    stats = unit_stats(tap(channels_first, num_examples=1)(w, x)[1])
+    np.testing.assert_allclose(*[each.mean for each in stats.values()], np.mean(x[0], axis=(1, 2)))
+
+
+@pytest.mark.parametrize("num_examples", [0, -1, 1.5, "all", True])
+@pytest.mark.parametrize("transform", [tap, value_and_grad])
+def test_number_of_examples_is_positive(transform, num_examples):
+    with pytest.raises(ValueError, match="num_examples must be"):
+        transform(plain_loss, num_examples=num_examples)
+
+
 # --- bad input ---------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Trains one problem on one device and on eight, and prints what differs; a test runs it in a process of its own."""
+"""Trains and diagnoses on one device and on eight, and prints what differs; a test runs it in a process of its own."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import optax
 
 import cnnprobe as cp
 from cnnprobe.tracing.readings import unit_stats
-from cnnprobe.training.parallel import data_mesh, spread_batch, spread_state
+from cnnprobe.training.parallel import data_mesh, share_batch, spread_batch, spread_state
 from cnnprobe.training.probes import DEFAULT_PROBES
 from cnnprobe.training.step import init_state, make_train_step
 from cnnprobe.types import Batch, Dataset, Problem
@@ -51,9 +51,22 @@ def farthest(one, many):
     return float(np.max(apart))
 
 
+def diagnosed(devices):
+    """What is found of a problem whose labels are random: the loss curve of the run, and the causes."""
+    found = cp.diagnose(problem(), budget_seconds=40.0, devices=devices)
+    return found.verdict, [finding.cause for finding in found.findings], found.curve.loss
+
+
+def rows_of_a_device(num_images, devices):
+    """Images of a batch that the first device gets."""
+    batch = share_batch(Batch(np.zeros((num_images, 2)), np.zeros(num_images)), data_mesh(devices))
+    return len(batch.images.addressable_data(0))
+
+
 def main():
     devices = jax.devices()
     (one, seen_by_one, _), (many, seen_by_many, text) = one_step(None), one_step(devices)
+    verdicts, causes, curves = zip(*(diagnosed(chosen) for chosen in (None, devices)), strict=True)
     fits = [cp.fit(problem(), progress=False, devices=chosen) for chosen in (None, devices)]
     print(
         json.dumps(
@@ -66,6 +79,10 @@ def main():
                 "has_collectives": "all-reduce" in text,
                 "losses": farthest(dict(fits[0].train), dict(fits[1].train)),
                 "final": farthest(fits[0].params, fits[1].params),
+                "verdicts": verdicts,
+                "causes": causes,
+                "curves": farthest(*curves),
+                "rows": {num: rows_of_a_device(num, devices) for num in (NUM_IMAGES, NUM_IMAGES - 2)},
             }
         )
     )

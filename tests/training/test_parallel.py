@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cnnprobe.training.fit import fit
-from cnnprobe.training.parallel import data_mesh, local_copy, spread_batch, spread_state
+from cnnprobe.training.parallel import data_mesh, local_copy, local_mesh, spread_batch, spread_state
 from cnnprobe.types import Batch
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +44,12 @@ def test_a_training_on_eight_devices_equals_one_on_one(result, what):
     assert result[what] < 1e-2
 
 
+def test_a_diagnosis_on_eight_devices_finds_what_one_finds(result):
+    assert result["verdicts"][0] == result["verdicts"][1]
+    assert result["causes"][0] == result["causes"][1]
+    assert result["curves"] < 1e-2
+
+
 def test_one_device_in_a_mesh_changes_nothing(problem):
     alone, meshed = fit(problem, progress=False), fit(problem, progress=False, devices=jax.devices()[:1])
     np.testing.assert_allclose(meshed.train["loss"], alone.train["loss"], rtol=1e-6)
@@ -70,3 +76,13 @@ def test_rows_that_cannot_be_dealt_out_evenly():
     mesh = jax.sharding.AbstractMesh((2,), ("batch",))
     with pytest.raises(ValueError, match="batches must have a multiple of 2 images, one share for each device, got 3"):
         spread_batch(Batch(np.zeros((3, 1)), np.zeros(3)), mesh)
+
+
+def test_rows_that_do_not_come_out_even_are_on_every_device(result):
+    assert result["rows"] == {"32": 4, "30": 30}
+
+
+def test_devices_of_another_process(monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    with pytest.raises(ValueError, match="devices must belong to this process, got"):
+        local_mesh(jax.devices()[:1])
