@@ -31,7 +31,6 @@ CHOICES: dict[str, dict[str, Any]] = {
 }
 CELLS = {"num_train": 900, "num_valid": 300, "size": 32}  # pixels: larger cells are not learnt in a benchmark's time
 CALIBRATED = ("plain", "residual")  # networks of the calibration runs
-HEALTHY_TWIN = "adam"  # the variant that changes nothing
 
 
 class Case(NamedTuple):
@@ -72,10 +71,12 @@ def chosen(split: str, *, only: str | None, subset: int | None, seed: int) -> li
     """Some of the cases, and the healthy twin of each that holds a fault."""
     import random
 
+    from experiments.scoreboard import twin_of
+
     found = [case for case in cases(split) if only is None or only in case.name]
     if subset is not None and subset < len(found):
         found = random.Random(seed).sample(found, subset)
-    twins = [case._replace(kind="healthy", variant=HEALTHY_TWIN) for case in found if case.kind == "fault"]
+    twins = [Case(*twin_of(case.name).split(", ", 3)) for case in found if case.kind == "fault"]
     return list(dict.fromkeys([*twins, *found]))
 
 

@@ -164,6 +164,7 @@ def mixed_up(problem: Problem) -> Problem:
 HEALTHY: dict[str, Remedy] = {
     "adam": lambda problem: problem,
     "sgd": _optimizer(optax.sgd(0.05)),
+    "sgd with large steps": _optimizer(optax.sgd(0.1)),
     "momentum": _optimizer(optax.sgd(0.01, momentum=0.9)),
     "adam with small steps": _optimizer(optax.adam(3e-4)),
     "adam with large steps": _optimizer(optax.adam(3e-3)),
@@ -172,6 +173,8 @@ HEALTHY: dict[str, Remedy] = {
     "clipped": _optimizer(optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))),
     "cosine schedule": _optimizer(optax.adam(optax.cosine_decay_schedule(2e-3, 400))),
     "warm-up": _optimizer(optax.adam(optax.linear_schedule(0.0, 1e-3, 50))),
+    "batches of four": lambda problem: problem._replace(batch_size=4),
+    "batches of eight": lambda problem: problem._replace(batch_size=8),
     "small batches": lambda problem: problem._replace(batch_size=16),
     "large batches": lambda problem: problem._replace(batch_size=128),
     "baseline network": _model(baseline_cnn),

@@ -30,21 +30,32 @@ class LinenCNN(nn.Module):
         return nn.Dense(self.num_classes)(nn.Dropout(0.3, deterministic=not train)(x))
 
 
+class NnxBlock(nnx.Module):
+    """A strided convolution, normalised over groups of channels, and GELU."""
+
+    def __init__(self, num_in: int, num_out: int, size: int, strides: int, rngs: nnx.Rngs) -> None:
+        """Draws the parameters."""
+        self.conv = nnx.Conv(num_in, num_out, (size, size), strides=strides, rngs=rngs)
+        self.norm = nnx.GroupNorm(num_out, num_groups=4, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        """Features."""
+        return jax.nn.gelu(self.norm(self.conv(x)))
+
+
 class NnxCNN(nnx.Module):
-    """Three strided convolutions, global average pooling and a head."""
+    """Three blocks, global average pooling and a head."""
 
     def __init__(self, num_channels: int, num_classes: int, rngs: nnx.Rngs) -> None:
         """Draws the parameters."""
-        self.first = nnx.Conv(num_channels, 24, (5, 5), strides=2, rngs=rngs)
-        self.second = nnx.Conv(24, 48, (3, 3), strides=2, rngs=rngs)
-        self.third = nnx.Conv(48, 96, (3, 3), rngs=rngs)
+        self.first = NnxBlock(num_channels, 24, 5, 2, rngs)
+        self.second = NnxBlock(24, 48, 3, 2, rngs)
+        self.third = NnxBlock(48, 96, 3, 1, rngs)
         self.head = nnx.Linear(96, num_classes, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         """Logits."""
-        for conv in (self.first, self.second, self.third):
-            x = jax.nn.gelu(conv(x))
-        return self.head(x.mean(axis=(1, 2)))
+        return self.head(self.third(self.second(self.first(x))).mean(axis=(1, 2)))
 
 
 def linen_cnn(num_classes: int) -> Model:

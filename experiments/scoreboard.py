@@ -9,11 +9,12 @@ import numpy as np
 
 from cnnprobe.reporting.jsonfile import write_atomically
 from cnnprobe.reporting.plots import write_figure
-from experiments.faults import EXPECTED
+from experiments.faults import EXPECTED, TWINS
 
 HARM = 0.1  # points of accuracy that a fault must cost to be a cause
 RESTORED = 0.95  # of the healthy twin's accuracy
 NOTHING = "no cause"
+HEALTHY_TWIN = "adam"  # the healthy variant that changes nothing
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -51,12 +52,18 @@ def _parts(row: Row) -> list[str]:
 
 def judge(rows: Sequence[Row]) -> list[Judged]:
     """The planted faults, each beside the accuracy of its healthy twin."""
-    twins = {tuple(_parts(row)[:2]): row["accuracy"] for row in rows if _parts(row)[2:] == ["healthy", "adam"]}
+    reached = {row["case"]: row["accuracy"] for row in rows}
     faulty = [row for row in rows if _parts(row)[2] == "fault"]
     return [
-        Judged(row, EXPECTED[_parts(row)[3]], twins[tuple(_parts(row)[:2])] - (row["accuracy"] or 0.0))
+        Judged(row, EXPECTED[_parts(row)[3]], reached[twin_of(row["case"])] - (row["accuracy"] or 0.0))
         for row in faulty
     ]
+
+
+def twin_of(case: str) -> str:
+    """The name of the healthy case that a faulty one is held against."""
+    dataset, network, _, fault = case.split(", ", 3)
+    return ", ".join((dataset, network, "healthy", TWINS.get(fault, HEALTHY_TWIN)))
 
 
 def _share(hits: Sequence[bool]) -> float:

@@ -131,10 +131,13 @@ def _rescued(plan: Plan) -> frozenset[str]:
 def _first_cause(plan: Plan, helpful: list[Tried]) -> Tried:
     """The earliest in the chain of effects among those that gain nearly as much as the best.
 
-    Where several stages are close, substitution on sixteen images has the first word.
+    What another of them explains is left out. Where several stages are close, substitution on sixteen images has the
+    first word.
     """
     most = max(item.gain for item in helpful)
     rivals = [item for item in helpful if item.gain >= RIVAL * most]
+    explained = {name for item in rivals for name in item.suspect.cause.explains}
+    rivals = [item for item in rivals if item.suspect.cause.id not in explained]
     if len({item.suspect.cause.stage for item in rivals}) > 1:
         rescued = _rescued(plan)
         rivals = [item for item in rivals if item.suspect.cause.stage in rescued] or rivals

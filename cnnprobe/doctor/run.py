@@ -20,6 +20,7 @@ from cnnprobe.training.parallel import local_copy, share_batch, spread_state
 from cnnprobe.training.pipeline import prepare
 from cnnprobe.training.predict import predict_classes
 from cnnprobe.training.step import Observation, Report, TrainState, init_state, make_train_step
+from cnnprobe.trees import joint_sums
 from cnnprobe.types import Batch, Curve, Key, Outputs, Params, Problem, State
 
 ROWS = ("update", "param", "gradient", "descent", "zeros")  # of `leaf_readings`
@@ -62,7 +63,7 @@ def leaf_readings(seen: Observation) -> Float[Array, "5 leaves"]:
     def sums(update: Array, param: Array, grad: Array) -> Float[Array, " 5"]:
         """The five sums of one leaf."""
         u, p, g = (x.astype(jnp.float32) for x in (update, param, grad))
-        return jnp.stack([jnp.sum(u * u), jnp.sum(p * p), jnp.sum(g * g), -jnp.sum(u * g), jnp.sum(g == 0.0)])
+        return joint_sums([u * u, p * p, g * g, -u * g, g == 0.0])
 
     return jnp.stack([sums(*triple) for triple in triples], axis=1)
 

@@ -25,15 +25,23 @@ def name_loss(fingerprint: LossFingerprint, num_classes: int, *, min_recovers: f
     "relu-first", "temperature", "log-of-logits" (a softmax is missing), "raw-nll", "negative-probability",
     "wrong-axis", "shifted-labels" (or labels in another order than the images), "labels-out-of-range",
     "broadcast", "negated", "no-gradient". "unknown" is healthy where `fingerprint.recovers` is at least `min_recovers`.
+    A loss times a constant has the name that it has without, unless the constant is what is wrong with it.
 
     Raises:
       ValueError: `num_classes` is below 2.
     """
     check_integer("num_classes", num_classes, 2)
     width = fingerprint.num_units if fingerprint.num_units > 1 else num_classes
-    rules = _RULES if fingerprint.recovers < min_recovers else _RULES_WHERE_IT_RECOVERS
-    holding = (name for name, holds in _RULES_FIRST + rules if holds(fingerprint, width))
-    return next(holding, "unknown")
+    rules = _RULES_FIRST + (_RULES if fingerprint.recovers < min_recovers else _RULES_WHERE_IT_RECOVERS)
+    name = _first_that_holds(rules, fingerprint, width)
+    if name != "unknown" or not 0 < fingerprint.uniform < math.inf:
+        return name
+    return _first_that_holds(rules, rescaled(fingerprint, math.log(width) / fingerprint.uniform), width)
+
+
+def rescaled(fingerprint: LossFingerprint, factor: float) -> LossFingerprint:
+    """The fingerprint of the loss times a constant."""
+    return fingerprint._replace(**{field: factor * getattr(fingerprint, field) for field in _OF_SCALE})
 
 
 def _no_gradient(f: LossFingerprint, _: int) -> bool:
@@ -178,6 +186,12 @@ def _squared_error(f: LossFingerprint, _: int) -> bool:
     return quadratic or (_small(f.floor, f.uniform) and f.wrong < 4.2 * f.uniform)
 
 
+def _first_that_holds(rules: "_Rules", fingerprint: LossFingerprint, width: int) -> str:
+    """The name of the first rule that a fingerprint obeys."""
+    return next((name for name, holds in rules if holds(fingerprint, width)), "unknown")
+
+
+_OF_SCALE = ("floor", "floor_far", "uniform", "wrong", "next_class", "previous_class", "gradient_at_zero")
 _SURE = 50.0  # the logit of the confident rows behind `floor` and `wrong`
 _Rules = tuple[tuple[str, Callable[[LossFingerprint, int], bool]], ...]
 _RULES_FIRST: _Rules = (("no-gradient", _no_gradient), ("relu-first", _relu_first))

@@ -17,6 +17,8 @@ from jaxtyping import Array, Float
 NUM_FIELDS = 4  # sum, sum of squares, sum of signs, maximum
 NON_NEGATIVE = frozenset({"relu", "relu6", "sigmoid", "hard_sigmoid", "softplus", "squareplus"})
 RECTIFIERS = frozenset({"relu", "relu6"})
+SMOOTH_RECTIFIERS = frozenset({"gelu", "gelu (tanh)", "silu", "mish"})  # near zero on one side, but never quite
+OFF = 1e-3  # root mean square up to which a unit of a smooth rectifier that is never above zero passes nothing on
 
 
 class LayerLayout(NamedTuple):
@@ -75,7 +77,7 @@ class LayerStats(NamedTuple):
     std: float
     max: float
     zero_share: float  # fraction of activations that are exactly zero; NaN where outputs can be negative
-    dead_share: float  # fraction of units that no example switches on; NaN unless the layer ends in a ReLU
+    dead_share: float  # fraction of units that no example switches on; NaN unless it ends in a ReLU, GELU, SiLU or Mish
     constant_share: float  # fraction of units whose standard deviation is at most a thousandth of their mean
     nonfinite_share: float  # fraction of units with a NaN or an infinity
     gradient_rms: float  # root mean square of the loss by the activations; NaN without a backward tap
@@ -195,12 +197,22 @@ def _finish_layer(layer: LayerLayout, units: UnitStats) -> LayerStats:
             std=float(np.sqrt(np.maximum(mean_square - mean**2, 0))),
             max=float(units.max.max()),
             zero_share=float(1 - units.mean_sign.mean()) if layer.activation in NON_NEGATIVE else math.nan,
-            dead_share=float(np.mean(units.max <= 0)) if layer.activation in RECTIFIERS else math.nan,
+            dead_share=_dead_share(layer.activation, units),
             constant_share=float(np.mean(units.std <= 1e-3 * np.abs(units.mean))),
             nonfinite_share=float(np.mean(~np.isfinite(units.mean + units.std))),
             gradient_rms=float(np.sqrt(np.mean(units.gradient_rms**2))),
             no_gradient_share=float(no_gradient),
         )
+
+
+def _dead_share(activation: str, units: UnitStats) -> float:
+    """Fraction of units that are off for all examples; NaN of an activation that never is."""
+    if activation in RECTIFIERS:
+        return float(np.mean(units.max <= 0))
+    if activation not in SMOOTH_RECTIFIERS:
+        return math.nan
+    # Below zero a smooth rectifier dips before it comes back: only far out does it pass nothing on.
+    return float(np.mean((units.max <= 0) & (np.hypot(units.mean, units.std) <= OFF)))
 
 
 def pack(rows: Sequence[Float[Array, "..."]]) -> Float[Array, " entries"]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnnprobe.training.step import Observation, Probe
-from cnnprobe.trees import leaf_name, tree_sum_of_squares
+from cnnprobe.trees import joint_sums, leaf_name
 from cnnprobe.types import Params
 
 LAYER_READINGS = ("gradient_norm", "gradient_zero_share", "log10_update_ratio")  # rows of `layer_readings`
@@ -16,7 +16,7 @@ LAYER_READINGS = ("gradient_norm", "gradient_zero_share", "log10_update_ratio") 
 
 def gradient_norm(seen: Observation) -> Float[Array, ""]:
     """Euclidean norm of the gradient of all parameters together."""
-    return jnp.sqrt(tree_sum_of_squares(seen.grads))
+    return jnp.sqrt(jnp.sum(_leaf_sums(seen)[0]))
 
 
 def layer_readings(seen: Observation) -> Float[Array, "readings leaves"]:
@@ -27,8 +27,11 @@ def layer_readings(seen: Observation) -> Float[Array, "readings leaves"]:
     - log10 update ratio: of the norm of the update over that of the parameters; -inf where nothing moves, inf where
       parameters of zero do.
     """
-    trees = (jax.tree.leaves(tree) for tree in (seen.grads, seen.updates, seen.params))
-    return jnp.stack([_readings_of(*leaves) for leaves in zip(*trees, strict=True)], axis=1)
+    grad, update, param, zeros = _leaf_sums(seen)
+    sizes = jnp.array([leaf.size for leaf in jax.tree.leaves(seen.params)], jnp.float32)
+    # 0 / 0, a parameter of zeros that does not move, is a ratio of zero.
+    ratio = jnp.where(update == 0, 0.0, jnp.sqrt(update / param))
+    return jnp.stack([jnp.sqrt(grad), zeros / sizes, jnp.log10(ratio)])
 
 
 def layer_names(params: Params) -> tuple[str, ...]:
@@ -39,9 +42,16 @@ def layer_names(params: Params) -> tuple[str, ...]:
 DEFAULT_PROBES: Mapping[str, Probe] = MappingProxyType({"gradient_norm": gradient_norm, "layers": layer_readings})
 
 
-def _readings_of(grad: Array, update: Array, param: Array) -> Float[Array, " readings"]:
-    """The column of one parameter array."""
-    update_norm, param_norm = (jnp.sqrt(tree_sum_of_squares(x)) for x in (update, param))
-    # 0 / 0, a parameter of zeros that does not move, is a ratio of zero.
-    ratio = jnp.where(update_norm == 0, 0.0, update_norm / param_norm)
-    return jnp.stack([jnp.sqrt(tree_sum_of_squares(grad)), jnp.mean(grad == 0, dtype=jnp.float32), jnp.log10(ratio)])
+def _leaf_sums(seen: Observation) -> Float[Array, "4 leaves"]:
+    """Of each parameter array: |grad|^2, |update|^2, |param|^2, exact zeros in grad.
+
+    All probes ask for the same sums, so that they are computed once.
+    """
+    trees = (jax.tree.leaves(tree) for tree in (seen.grads, seen.updates, seen.params))
+
+    def sums(*arrays: Array) -> Float[Array, " 4"]:
+        """The four sums of one array."""
+        grad, update, param = (x.astype(jnp.float32) for x in arrays)
+        return joint_sums([grad * grad, update * update, param * param, grad == 0])
+
+    return jnp.stack([sums(*leaves) for leaves in zip(*trees, strict=True)], axis=1)

@@ -45,6 +45,7 @@ def test_falling_loss_shows_no_fault_and_says_what_it_cannot_tell(read):
 def test_jump_of_the_loss_is_the_step_size(read):
     diagnosis = read(steps([1.4] * 20 + [60.0] * 20 + [1.4] * 160))
     assert (diagnosis.verdict, diagnosis.findings[0].cause) == ("faulty", "learning-rate-too-high")
+    assert "nan" not in diagnosis.findings[0].evidence.sentence
 
 
 def test_batches_of_one_class_are_seen_in_the_label_counts(read):

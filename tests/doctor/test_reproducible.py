@@ -51,3 +51,13 @@ def test_the_names_of_layers_and_classes_do_not_matter(diagnosis):
     renamed = cp.diagnose(problem._replace(model=Model(init, apply)), budget_seconds=GENEROUS)
     assert diagnosis.verdict == renamed.verdict == "faulty"
     assert [finding.cause for finding in diagnosis.findings] == [finding.cause for finding in renamed.findings]
+
+
+@pytest.mark.slow
+def test_a_loss_times_a_constant_is_diagnosed_alike_where_steps_do_not_feel_it():
+    plain = bytes_for_pixels()._replace(optimizer=optax.adam(1e-2))
+    scaled = plain._replace(loss=lambda outputs, labels: 8.0 * cross_entropy(outputs, labels))
+    one, other = (cp.diagnose(problem, budget_seconds=GENEROUS) for problem in (plain, scaled))
+    np.testing.assert_allclose(other.curve.loss[:5], 8.0 * one.curve.loss[:5], rtol=1e-2)
+    findings = [[(finding.cause, finding.severity) for finding in found.findings] for found in (one, other)]
+    assert (one.verdict, findings[0]) == (other.verdict, findings[1])

@@ -3,8 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from experiments.faults import EXPECTED, FAULTS, OWN_NETWORK
-from experiments.scoreboard import confusion, judge, score_rows, write_scores
+from experiments.faults import EXPECTED, FAULTS, OWN_NETWORK, TWINS
+from experiments.healthy import HEALTHY
+from experiments.scoreboard import HEALTHY_TWIN, confusion, judge, score_rows, write_scores
 
 
 def row(case, *, causes=(), warnings=(), accuracy=0.8, remedied=None, seconds=10.0):
@@ -20,6 +21,7 @@ def row(case, *, causes=(), warnings=(), accuracy=0.8, remedied=None, seconds=10
 
 
 TWIN = row("healthy, adam")
+SGD_TWIN = row("healthy, sgd with large steps")
 RIGHT = row("fault, sum_loss", causes=["loss-summed-not-averaged"], accuracy=0.2, remedied=0.79)
 WRONG = row("fault, raw_pixels", causes=["learning-rate-too-high", "inputs-not-scaled"], accuracy=0.2, remedied=0.5)
 SILENT = row("fault, tiny_clip", accuracy=0.3)
@@ -32,24 +34,34 @@ def test_every_fault_says_what_it_is():
     assert set(FAULTS) >= OWN_NETWORK
 
 
+def test_twins_are_healthy_problems():
+    assert set(TWINS) <= set(FAULTS)
+    assert {HEALTHY_TWIN, *TWINS.values()} <= set(HEALTHY)
+
+
+def test_a_fault_with_an_optimizer_of_its_own_is_held_against_a_twin_with_the_same():
+    slow = row("healthy, sgd with large steps", accuracy=0.5)
+    assert [round(item.harm, 3) for item in judge([TWIN, slow, RIGHT])] == [0.3]
+
+
 def test_harm_is_measured_against_the_healthy_twin():
-    assert [round(item.harm, 3) for item in judge([TWIN, RIGHT, BENIGN])] == [0.6, 0.02]
+    assert [round(item.harm, 3) for item in judge([TWIN, SGD_TWIN, RIGHT, BENIGN])] == [0.6, 0.02]
 
 
 def test_shares_count_what_they_say():
-    scores = score_rows([TWIN, RIGHT, WRONG, SILENT, BENIGN, ALARM])
+    scores = score_rows([TWIN, SGD_TWIN, RIGHT, WRONG, SILENT, BENIGN, ALARM])
     found = (scores.detected, scores.first, scores.among_three)
     np.testing.assert_allclose(found, (2 / 3, 1 / 3, 2 / 3))
-    assert (scores.num_harmful, scores.num_benign, scores.num_healthy) == (3, 1, 2)
+    assert (scores.num_harmful, scores.num_benign, scores.num_healthy) == (3, 1, 3)
 
 
 def test_false_alarms_are_causes_and_not_warnings():
-    scores = score_rows([TWIN, RIGHT, BENIGN, ALARM, row("healthy, focal", warnings=["inputs-offset"])])
-    np.testing.assert_allclose((scores.false_alarms, scores.warned, scores.blamed), (1 / 3, 1 / 3, 0))
+    scores = score_rows([TWIN, SGD_TWIN, RIGHT, BENIGN, ALARM, row("healthy, focal", warnings=["inputs-offset"])])
+    np.testing.assert_allclose((scores.false_alarms, scores.warned, scores.blamed), (1 / 4, 1 / 4, 0))
 
 
 def test_remedies_count_where_the_cause_is_right():
-    scores = score_rows([TWIN, RIGHT, WRONG])
+    scores = score_rows([TWIN, SGD_TWIN, RIGHT, WRONG])
     assert (scores.num_remedied, scores.restored) == (1, 1.0)
 
 
@@ -58,12 +70,12 @@ def test_nothing_to_count_is_unknown():
 
 
 def test_confusion_has_a_row_for_each_planted_cause():
-    counts = confusion(judge([TWIN, WRONG, SILENT]))
+    counts = confusion(judge([TWIN, SGD_TWIN, WRONG, SILENT]))
     assert counts == {"inputs-not-scaled": {"learning-rate-too-high": 1}, "updates-too-small": {"no cause": 1}}
 
 
 @pytest.mark.parametrize("name", ["scores.json", "confusion.png"])
 def test_scores_are_written(name, tmp_path):
-    rows = [TWIN, RIGHT, WRONG]
+    rows = [TWIN, SGD_TWIN, RIGHT, WRONG]
     write_scores(score_rows(rows), rows, str(tmp_path))
     assert (tmp_path / name).stat().st_size > 100

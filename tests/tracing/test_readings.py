@@ -58,6 +58,19 @@ def test_nonfinite_activations_are_counted():
     assert stats.nonfinite_share == 1
 
 
+@pytest.mark.parametrize("activation", [jax.nn.gelu, jax.nn.silu, lambda x: jax.nn.gelu(x, approximate=False)])
+def test_units_of_a_smooth_rectifier_are_dead_far_below_zero(activation):
+    offsets = jnp.array([0.0, -3.0, -20.0])  # alive; in the dip, which still has a slope; off
+    x = jnp.linspace(-1.0, 1.0, 30).reshape(10, 3)
+    readings = tap(lambda w, x: activation(x @ w + offsets))(jnp.eye(3), x)[1]
+    np.testing.assert_allclose(layer_stats(readings)["params"].dead_share, 1 / 3)
+
+
+def test_tanh_is_never_dead():
+    readings = tap(lambda w, x: jnp.tanh(x @ w))(jnp.eye(3), -9 * jnp.ones((2, 3)))[1]
+    assert np.isnan(layer_stats(readings)["params"].dead_share)
+
+
 def test_empty_batch_is_not_a_number():
     stats = layer_stats(relu_readings(jnp.zeros((0, 3))))["params"]
     assert stats.num_activations == 0

@@ -118,7 +118,7 @@ def _dead(seen: Observation) -> Evidence | None:
         return None
     worst = max(seen.layers, key=lambda row: np.nan_to_num(row.dead_share), default=None)
     sentence = (
-        f"In {worst.name if worst else 'a layer'} {last:.0%} of the units are zero for every image, {first:.0%} of them"
+        f"In {worst.name if worst else 'a layer'} {last:.0%} of the units are off for every image, {first:.0%} of them"
         f" before the first step; a share of {felt:.2g} of the outputs depends on the image."
     )
     names = ("initial dead unit share", "dead unit share", "initial input sensitivity", "last zero gradient share")
@@ -309,7 +309,7 @@ CAUSES = (
         _revive,
         _advise_alive,
         "A ReLU that is off for every image has no gradient, so nothing brings it back, and a layer of such units"
-        " passes nothing on.",
+        " passes nothing on. GELU and SiLU end so too, far enough below zero.",
         ("Lu et al., Dying ReLU and initialization, 2019",),
         look_alikes=(
             "Units mostly die of something else: wide inputs, steps that are too large, sorted batches, destroyed"

@@ -6,7 +6,7 @@ from cnnprobe.doctor.causes.loss import FINGERPRINT, is_over_axes
 from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, readings
 from cnnprobe.doctor.looks.loss import NUM_CONSTRUCTED, RECOVERED
 from cnnprobe.doctor.observation import Observation
-from cnnprobe.doctor.remedies import average_loss
+from cnnprobe.doctor.remedies import average_loss, scale_updates
 from cnnprobe.doctor.remedies_network import reference_loss, softmax_over_classes
 from cnnprobe.types import Evidence, Remedy
 
@@ -16,6 +16,7 @@ FLAT = {  # losses that lead to the right class, slowly: name -> what they are
     "temperature": "a cross-entropy of scores that were divided by a constant",
 }
 COUPLED = 1e-3  # change of an example's gradient when only another example's scores change, past rounding
+LONGER = 5.0  # times the steps, where the mean is taken in the place of a sum
 FEWEST_UNITS = 2  # outputs that a softmax can weigh against each other
 
 
@@ -148,6 +149,11 @@ def _summed(seen: Observation) -> Evidence | None:
     return Evidence(sentence, readings(seen, "loss duplication", "loss uniform", "largest loss ratio"), 0.9)
 
 
+def _average(_: Observation) -> tuple[Remedy, ...]:
+    """The mean; and the mean with longer steps, since those that were bearable for a sum may be short for it."""
+    return (average_loss, lambda problem: scale_updates(LONGER)(average_loss(problem)))
+
+
 def _advise_mean(seen: Observation) -> Advice:
     """Average."""
     return Advice(
@@ -211,11 +217,12 @@ CAUSES = (
         "the loss is summed over the batch",
         "loss",
         _summed,
-        lambda _: (average_loss,),
+        _average,
         _advise_mean,
         "A sum has gradients as many times larger as the batch has images, so a step size chosen for a mean"
         " overshoots by that factor.",
         ("Goyal et al., Accurate, large minibatch SGD, 2017, section 2",),
+        explains=("learning-rate-too-high",),
         look_alikes=(
             "`learning-rate-too-high` ends the same way, and smaller steps help in both. Here a batch repeated twice"
             " costs twice as much, and the first loss is the size of the batch times that of a blind guess."

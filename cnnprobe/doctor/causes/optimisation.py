@@ -71,16 +71,6 @@ def _overshooting(seen: Observation) -> Evidence | None:
     )
     if not strength:
         return None
-    what = "A"
-    if broken:
-        what = "The loss becomes NaN or infinite; a"
-    elif jump > start:
-        what = f"The loss reaches {jump:.3g} times its start or that of a blind guess; a"
-    ratio = fact(seen, "log10 of update over parameter")
-    sentence = (
-        f"{what} step changes the kernels by 10^{ratio:.1f} of their size, and at the end {zeros:.0%} of "
-        "all gradient entries are exactly zero."
-    )
     names = (
         "collapse index",
         "largest loss ratio",
@@ -89,7 +79,23 @@ def _overshooting(seen: Observation) -> Evidence | None:
         "log10 of update over parameter",
         "non finite loss share",
     )
-    return Evidence(sentence, readings(seen, *names), strength)
+    return Evidence(_what_overshoots(seen, is_broken=broken, is_high=jump > start), readings(seen, *names), strength)
+
+
+def _what_overshoots(seen: Observation, *, is_broken: bool, is_high: bool) -> str:
+    """What was measured of it: of a recorded run perhaps the loss alone."""
+    jump, zeros = fact(seen, "largest loss ratio"), fact(seen, "last zero gradient share")
+    ratio, clauses = fact(seen, "log10 of update over parameter"), []
+    if is_broken:
+        clauses.append("the loss becomes NaN or infinite")
+    elif is_high:
+        clauses.append(f"the loss reaches {jump:.3g} times its start or that of a blind guess")
+    if not math.isnan(ratio):
+        clauses.append(f"a step changes the kernels by 10^{ratio:.1f} of their size")
+    if not math.isnan(zeros):
+        clauses.append(f"at the end {zeros:.0%} of all gradient entries are exactly zero")
+    sentence = "; ".join(clauses)
+    return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def _advise_smaller(_: Observation) -> Advice:

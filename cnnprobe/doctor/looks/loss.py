@@ -11,14 +11,13 @@ from jaxtyping import Float, Int
 from cnnprobe.compiling import quick_jit
 from cnnprobe.doctor.bench import Bench
 from cnnprobe.probes.fingerprint import LossFingerprint, loss_fingerprint
-from cnnprobe.probes.losses import HEALTHY_LOSSES, name_loss
+from cnnprobe.probes.losses import HEALTHY_LOSSES, name_loss, rescaled
 from cnnprobe.types import Labels
 
 BOUNDED = ("relu", "sigmoid", "tanh")  # activations of the output that the trace names more surely than its range
 SLOW_LOSSES = ("class-mean", "summed")  # right but for their scale
 RECOVERED = 0.95  # share of free logits that descent brings to the right class
 NUM_CONSTRUCTED = 64  # examples of the constructed batch
-SCALED = ("floor", "floor_far", "uniform", "wrong", "next_class", "previous_class", "gradient_at_zero")
 
 
 def _leads_right(name: str, fingerprint: LossFingerprint) -> bool:
@@ -93,8 +92,7 @@ def _name(fingerprint: LossFingerprint, num_classes: int) -> str:
     name = name_loss(fingerprint, num_classes)
     if name != "summed":
         return name
-    mean = {field: getattr(fingerprint, field) / NUM_CONSTRUCTED for field in SCALED}
-    inner = name_loss(fingerprint._replace(**mean, duplication=1.0), num_classes)
+    inner = name_loss(rescaled(fingerprint, 1 / NUM_CONSTRUCTED)._replace(duplication=1.0), num_classes)
     return name if inner in HEALTHY_LOSSES or inner == "unknown" else inner
 
 
