@@ -6,9 +6,7 @@ A trial is a run from a seed of its own. All three ways make the same steps; eac
 first way, in one process, since only ratios of neighbours mean anything on a machine that does other work too.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import flags
@@ -18,6 +16,7 @@ from experiments.devices import choose_devices
 
 if TYPE_CHECKING:
     from cnnprobe.types import Problem
+    from experiments.figures import Figures
 
 _PLATFORM = flags.DEFINE_string("platform", None, "Where to run: cpu, gpu, tpu; what jax chooses if unset.")
 _TRIALS = flags.DEFINE_list("trials", ["2", "4", "8"], "Numbers of trials.")
@@ -168,36 +167,28 @@ def cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def write_rows(rows: Sequence[Row], facts: Mapping[str, Any], directory: str | Path) -> Path:
-    """Writes `trials.json` and `trials.md` into a folder, which is made if need be."""
-    from cnnprobe.reporting.jsonfile import write_atomically
-    from cnnprobe.reporting.page import Grid, grid_markdown
+def figures_of(rows: Sequence[Row], machine: Mapping[str, Any]) -> "Figures":
+    """What is printed and stored."""
+    from cnnprobe.reporting.page import Grid
+    from experiments.figures import Figures
 
-    folder = Path(directory)
-    content = {"machine": facts, "rows": [row._asdict() for row in rows]}
-    write_atomically(folder / "trials.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(folder / "trials.md", grid_markdown(Grid(HEADER, tuple(map(cells, rows)))) + "\n")
-    return folder
+    return Figures(Grid(HEADER, tuple(map(cells, rows))), [row._asdict() for row in rows], machine)
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs, prints the table, and stores it."""
     del argv
     choose_devices(_PLATFORM.value, 1)
-    from rich.console import Console
-    from rich.table import Table
-
+    from experiments.figures import print_figures, write_figures
     from experiments.overhead.machine import machine_facts
 
     cli.announce(_OUTPUT.value)
     facts = machine_facts()
     rows = run(trials=[int(num) for num in _TRIALS.value], num_steps=_STEPS.value, num_rounds=_ROUNDS.value)
-    table = Table(*HEADER)
-    for row in rows:
-        table.add_row(*cells(row))
-    Console().print(table)
+    figures = figures_of(rows, facts)
+    print_figures(figures)
     with cli.bad_input():
-        print(f"Written: {write_rows(rows, facts, _OUTPUT.value)}")
+        print(f"Written: {write_figures(figures, _OUTPUT.value, 'trials')}")
 
 
 if __name__ == "__main__":

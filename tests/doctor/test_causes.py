@@ -18,10 +18,11 @@ SICK_FACTS = {
     "inputs-not-scaled": {
         "first training loss ratio": 104.0,
         "input standard deviation": 72.0,
+        "first layer input standard deviation": 72.0,
         "input largest absolute value": 255.0,
         "initial loss ratio": 104.0,
     },
-    "inputs-scaled-twice": {"input standard deviation": 0.0011},
+    "inputs-scaled-twice": {"input standard deviation": 0.0011, "first layer input standard deviation": 0.0011},
     "train-valid-mismatch": {"validation input std ratio": 0.0039, "validation input mean shift": 0.8},
     "inputs-offset": {"input mean over standard deviation": 36.0},
     "inputs-blank-or-corrupt": {"input blank share": 1.0, "input distinct share": 0.001},
@@ -177,3 +178,10 @@ def test_graded_runs_from_0_to_1_either_way():
     assert [graded(x, 3.0, 1.0) for x in (4.0, 2.0, 0.0)] == [0.0, 0.5, 1.0]
     assert graded(math.nan, 1.0, 3.0) == 0.0
     assert graded_log(10.0, 1.0, 100.0) == pytest.approx(0.5)
+
+
+def test_what_a_cause_explains_stands_further_down():
+    stages = {cause.id: STAGES.index(cause.stage) for cause in CAUSES}
+    pairs = [(cause.id, name) for cause in CAUSES for name in cause.explains]
+    assert pairs
+    assert all(stages[cause] < stages[name] for cause, name in pairs)

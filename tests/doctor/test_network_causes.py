@@ -241,7 +241,11 @@ def test_dead_units_are_named_where_nothing_explains_them(healthy):
 
 @pytest.mark.parametrize(
     "upstream",
-    [{"largest_loss_ratio": 30.0}, {"input_standard_deviation": 72.0}, {"input_blank_share": 1.0}],
+    [
+        {"largest_loss_ratio": 30.0},
+        {"input_standard_deviation": 72.0, "first_layer_input_standard_deviation": 72.0},
+        {"input_blank_share": 1.0},
+    ],
 )
 def test_dead_units_with_a_cause_before_them_are_its_result(upstream, healthy):
     assert evidence("dead-units", healthy._replace(layers=(DEAD,)), **DEAD_FACTS, **upstream) is None
@@ -312,5 +316,6 @@ def test_usual_statistics_are_not_blamed_for_a_training_of_few_steps(momentum, w
 def test_steps_that_are_small_because_the_loss_is_flat_are_the_losss_fault(rule, strength, healthy):
     low, flat = _bands()["log10 of update over parameter"][0], _bands()["loss gradient at zero"][0] / 100
     seen = healthy._replace(names={**healthy.names, "update rule": rule})
-    found = evidence("updates-too-small", seen, log10_of_update_over_parameter=low - 1.5, loss_gradient_at_zero=flat)
+    facts = {"number_of_steps": 400.0, "steps_of_the_whole_training": 400.0, "loss_gradient_at_zero": flat}
+    found = evidence("updates-too-small", seen, log10_of_update_over_parameter=low - 1.5, **facts)
     assert (0.0 if found is None else found.strength) == pytest.approx(strength)

@@ -94,6 +94,14 @@ def test_earlier_cause_explains_a_later_one_that_adds_nothing(plan, healthy):
     assert severities(plan, healthy, late, early) == [("input", "cause")]
 
 
+def test_what_a_cause_explains_is_not_first_though_substitution_says_so(plan, healthy, monkeypatch):
+    monkeypatch.setattr(prove, "_rescued", lambda plan: frozenset({"optimisation"}))
+    summed, late = suspect("loss", "loss", 35), suspect("step", "optimisation", 35)
+    assert severities(plan, healthy, summed, late)[0] == ("step", "cause")
+    telling = summed._replace(cause=summed.cause._replace(explains=("step",)))
+    assert severities(plan, healthy, telling, late) == [("loss", "cause")]
+
+
 def test_second_cause_that_adds_is_reported_too(plan, healthy):
     first, second = suspect("input", "data", 70), suspect("step", "optimisation", 90)
     assert severities(plan, healthy, first, second) == [("input", "cause"), ("step", "cause")]

@@ -33,7 +33,7 @@ def mend(problem):
 
 @pytest.fixture(autouse=True)
 def one_fault_an_epoch(monkeypatch, request):
-    def diagnose(problem, *, budget_seconds):
+    def diagnose(problem, *, budget_seconds, devices):
         faults = range(problem.num_epochs - 1)
         return diagnosis(problem, *[finding(f"fault {index}", mend) for index in faults])
 

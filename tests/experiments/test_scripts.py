@@ -17,6 +17,8 @@ SCRIPTS = (
     "calibrate",
     "reproduce_case",
     "benchmark_overhead",
+    "benchmark_trials",
+    "benchmark_data",
     "gallery",
     "watch",
 )
