@@ -59,7 +59,7 @@ def test_time_is_bounded(problem, monkeypatch):
 
 
 def test_what_no_trial_has_shown_is_not_applied(problem, monkeypatch):
-    monkeypatch.setattr(module, "diagnose", lambda p, budget_seconds: diagnosis(p, finding("fault", mend, trial=None)))
+    monkeypatch.setattr(module, "diagnose", lambda p, **_: diagnosis(p, finding("fault", mend, trial=None)))
     repaired = cp.repair(problem)
     assert (repaired.ended, repaired.problem is problem) == ("nothing more helps", True)
 
