@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num, PyTree
+from jaxtyping import Array, Float, PyTree, Shaped
 
 T = TypeVar("T")
 SMALL = 2**16  # entries: up to here sums that are made one entry after the other are exact enough
@@ -41,7 +41,7 @@ def tree_sum_of_squares(tree: PyTree) -> Float[Array, ""]:
     return sum(squares, start=jnp.float32(0))
 
 
-def joint_sums(terms: Sequence[Num[Array, "..."]]) -> Float[Array, " terms"]:
+def joint_sums(terms: Sequence[Shaped[Array, "..."]]) -> Float[Array, " terms"]:
     """The sum of each of several arrays of one shape, in float32.
 
     XLA compiles a kernel for every reduction, which for the many small arrays of a network costs more than their sums

@@ -30,7 +30,7 @@ def layer_readings(seen: Observation) -> Float[Array, "readings leaves"]:
     grad, update, param, zeros = _leaf_sums(seen)
     sizes = jnp.array([leaf.size for leaf in jax.tree.leaves(seen.params)], jnp.float32)
     # 0 / 0, a parameter of zeros that does not move, is a ratio of zero.
-    ratio = jnp.where(update == 0, 0.0, jnp.sqrt(update / param))
+    ratio = jnp.where(update == 0, 0.0, jnp.sqrt(update) / jnp.sqrt(param))
     return jnp.stack([jnp.sqrt(grad), zeros / sizes, jnp.log10(ratio)])
 
 
