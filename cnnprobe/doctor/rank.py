@@ -94,7 +94,10 @@ def _unproved(seen: Observation, item: Suspect, tried: Tried | None, trial: Tria
 def _add_unproved(
     seen: Observation, suspects: Iterable[Suspect], tried: list[Tried], causes: list[Finding], trials: dict[str, Trial]
 ) -> list[Finding]:
-    """The proved causes and what else the evidence alone supports; what an earlier cause explains is left out."""
+    """The proved causes and what else the evidence alone supports; what an earlier cause explains is left out.
+
+    Beside proved causes only those are causes whose harm no trial could show: a score that is read wrong stays so.
+    """
     stages = {cause.id: STAGES.index(cause.stage) for cause in CAUSES}
     runs = {item.suspect.cause.id: item for item in tried}
     findings = list(causes)
@@ -102,7 +105,8 @@ def _add_unproved(
         explained = any(f.severity == "cause" and stages[f.cause] <= depth(item) for f in findings)
         name = item.cause.id
         finding = None if explained else _unproved(seen, item, runs.get(name), trials.get(name))
-        if finding is not None and not (causes and finding.severity == "cause"):
+        is_free = not causes or item.cause.is_harmful is not None
+        if finding is not None and (is_free or finding.severity != "cause"):
             findings.append(finding)
     return findings
 

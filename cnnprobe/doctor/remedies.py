@@ -23,6 +23,7 @@ from cnnprobe.tracing.surgery import (
 from cnnprobe.trees import leaf_name
 from cnnprobe.types import Images, Key, Labels, Model, Outputs, Params, Problem, Remedy, State
 
+SCALES = frozenset({"scale", "gamma"})  # by the custom of Flax, Haiku and Keras
 SMALLEST_PROBABILITY = 1e-7  # the clip that probability losses use by custom
 
 
@@ -177,6 +178,26 @@ def redraw_parameters(problem: Problem) -> Problem:
         return jax.tree.unflatten(structure, redrawn), state
 
     return problem._replace(model=Model(init_anew, apply))
+
+
+def redraw_everything(problem: Problem) -> Problem:
+    """The same, and vectors start where they do by custom: at 1 if they are named as a scale, else at 0."""
+    init = redraw_parameters(problem).model.init
+
+    def init_anew(key: Key, images: Images) -> tuple[Params, State]:
+        """Nothing of the user's own start is left but the state."""
+        params, state = init(key, images)
+        return jax.tree_util.tree_map_with_path(_at_usual_start, params), state
+
+    return problem._replace(model=problem.model._replace(init=init_anew))
+
+
+def _at_usual_start(path: tuple, leaf: Array) -> Array:
+    """One parameter array; kernels stay."""
+    if leaf.ndim != 1 or not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return leaf
+    is_scale = not SCALES.isdisjoint(leaf_name(path).split("/"))
+    return jnp.full_like(leaf, float(is_scale))
 
 
 def pool_to_cross_entropy(problem: Problem) -> Problem:

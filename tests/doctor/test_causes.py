@@ -108,7 +108,7 @@ def test_silent_where_nothing_was_measured(cause, healthy):
 def test_sick_readings_speak(cause_id, healthy):
     evidence = BY_ID[cause_id].evidence(sick(healthy, cause_id))
     assert evidence is not None
-    assert evidence.strength >= 0.5
+    assert 0.5 <= evidence.strength <= 1
 
 
 @pytest.mark.parametrize("cause_id", SICK_FACTS | SICK_NAMES)

@@ -305,7 +305,7 @@ def test_constant_key_is_a_mask_shared_by_all_steps(dropping, tiny_bench, short_
     assert "constant" in evidence("dropout-mask-shared", seen).sentence
 
 
-@pytest.mark.parametrize(("momentum", "whole", "named"), [(0.9, 20.0, False), (0.9, 400.0, True), (0.99, 20.0, True)])
+@pytest.mark.parametrize(("momentum", "whole", "named"), [(0.9, 40.0, False), (0.9, 80.0, True), (0.99, 20.0, True)])
 def test_usual_statistics_are_not_blamed_for_a_training_of_few_steps(momentum, whole, named, healthy):
     facts = {"steps_of_the_whole_training": whole, "number_of_steps": whole, "statistics_momentum": momentum}
     seen = evidence("batch-statistics-mismatch", healthy, batch_minus_running_statistics_accuracy=0.3, **facts)

@@ -118,6 +118,13 @@ def test_cause_without_remedy_needs_its_evidence_and_a_run_that_learnt_nothing(p
     assert severities(plan, healthy, suspect("labels", "labels", None)) == [("labels", "warning")]
 
 
+def test_harm_that_no_trial_can_show_stands_beside_a_proved_cause(plan, healthy):
+    proved, leak = suspect("step", "optimisation", 80), suspect("input", "data", None)
+    measured = leak._replace(cause=leak.cause._replace(is_harmful=lambda seen: True))
+    assert severities(plan, healthy, proved, measured) == [("step", "cause"), ("input", "cause")]
+    assert severities(plan, healthy, proved, leak) == [("step", "cause"), ("input", "warning")]
+
+
 def test_run_that_the_clock_cut_short_proves_nothing(plan, lost):
     cut = lost._replace(run=None, failures={"the training step": NO_TIME})
     assert severities(plan, cut, suspect("labels", "labels", None)) == [("labels", "warning")]

@@ -90,6 +90,15 @@ def test_redrawn_kernels_are_he_normal_and_biases_stay(problem):
     assert not params["dense1"]["bias"].any()
 
 
+def test_everything_redrawn_starts_where_it_does_by_custom(problem):
+    inner = problem.model
+    start = {"norm": {"scale": jnp.full(3, 0.01), "bias": jnp.full(3, 0.01)}}
+    model = inner._replace(init=lambda key, images: (inner.init(key, images)[0] | start, {}))
+    params, _ = remedies.redraw_everything(problem._replace(model=model)).model.init(KEY, problem.train.images)
+    assert [float(params["norm"][name].sum()) for name in ("scale", "bias")] == [3.0, 0.0]
+    assert float(jnp.std(params["dense1"]["kernel"])) > 0
+
+
 def test_redrawn_kernels_are_scaled_by_what_they_sum_over_however_their_axes_stand(problem):
     def apply(params, state, images, *, key, train):
         images = images.transpose(0, 3, 1, 2)

@@ -19,7 +19,7 @@ from cnnprobe.doctor.causes.record import (
 )
 from cnnprobe.doctor.harm import DECISIVE
 from cnnprobe.doctor.observation import Observation
-from cnnprobe.doctor.remedies import redraw_parameters, use_relu
+from cnnprobe.doctor.remedies import redraw_everything, redraw_parameters, use_relu
 from cnnprobe.doctor.remedies_network import (
     each_image_alone,
     each_image_by_its_own_statistics,
@@ -262,7 +262,7 @@ CAUSES = (
         "all units of a layer are copies",
         "architecture",
         _symmetric,
-        lambda _: (redraw_parameters,),
+        lambda _: (redraw_parameters, redraw_everything),
         _advise_init,
         "Units with equal weights see equal gradients: a layer of a hundred copies is a layer of one.",
         ("Goodfellow, Bengio & Courville, Deep Learning, 2016, section 8.4",),

@@ -64,9 +64,8 @@ def _standardise(seen: Observation) -> tuple[Remedy, ...]:
 
 def _advise_scaling(seen: Observation) -> Advice:
     """Numbers for the user's own `preprocess`."""
-    mean, std = _scale(seen)
-    if _is_rescaled(seen):
-        inside = _scale_inside(seen)
+    (mean, std), inside = _scale(seen), _scale_inside(seen)
+    if _is_rescaled(seen) and inside.std > 0:
         text = (
             f"Scale the images once, in front of the model or inside it: it is given a standard deviation of {std:.4g},"
             f" and feeds its first layer one of {inside.std:.4g}."

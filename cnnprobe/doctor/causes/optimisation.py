@@ -113,7 +113,7 @@ def _creeping(seen: Observation) -> Evidence | None:
     """Updates so small beside the parameters that the run could not get anywhere."""
     ratio, start = fact(seen, "log10 of update over parameter"), lowest("log10 of update over parameter") - 0.3
     # A training many times as long as the probed run may get there with steps as much smaller.
-    patience = math.log10(max(fact(seen, "steps of the whole training") / fact(seen, "number of steps"), 1.0))
+    patience = math.log10(max(fact(seen, "steps of the whole training") / max(fact(seen, "number of steps"), 1.0), 1.0))
     strength = graded(ratio + min(patience, MOST_PATIENCE) + _owed_to_the_loss(seen), start, start - 0.7)
     # Of units that have died updates are small too: that is another fault's doing.
     has_died = max(fact(seen, "first zero gradient share"), fact(seen, "last zero gradient share")) > 0.95

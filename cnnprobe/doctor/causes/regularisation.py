@@ -147,9 +147,12 @@ def _is_still_coming(seen: Observation) -> bool:
 
 
 def _is_too_short(seen: Observation) -> bool:
-    """Whether a training of so few steps has no time for statistics of a healthy momentum: the steps are missing."""
+    """Whether a training of so few steps has no time for statistics of a healthy momentum: the steps are missing.
+
+    Weights that move fast, as they do at first, leave the average behind for as long again as it takes to arrive.
+    """
     whole, momentum = fact(seen, "steps of the whole training"), fact(seen, "statistics momentum")
-    return 0 < momentum <= highest("statistics momentum") and momentum**whole >= ARRIVED
+    return 0 < momentum <= highest("statistics momentum") and momentum ** (whole / 2) >= ARRIVED
 
 
 def _fresh_statistics(seen: Observation) -> tuple[Remedy, ...]:
