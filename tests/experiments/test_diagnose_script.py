@@ -35,7 +35,7 @@ def parsed():
 def test_choices_and_budget_reach_the_doctor(doctor):
     doctor("healthy")
     facts = diagnose.run(budget_seconds=7.0, batch_size=5, tell=print, **BUILT)["diagnosis"].facts
-    assert facts == {"batch size": 5, "budget_seconds": 7.0, "tell": print}
+    assert facts == {"batch size": 5, "budget_seconds": 7.0, "devices": None, "tell": print}
 
 
 def test_the_classes_have_their_names(doctor):

@@ -34,9 +34,7 @@ class Cause(NamedTuple):
     references: tuple[str, ...]
     is_harmful: Callable[[Observation], bool] | None = None  # where no trial can tell; None: if the run learnt nothing
     is_textbook: bool = False  # worth a warning where its remedy was run in vain, though the evidence is not decisive
-    explains: tuple[
-        str, ...
-    ] = ()  # ids of causes that are no more than its results, where its own remedy gains as well
+    explains: tuple[str, ...] = ()  # ids of causes that are but its results, where its own remedy gains as well
     look_alikes: str = ""  # which faults end alike, and what tells this one from them; ids of causes in backticks
 
 
