@@ -54,6 +54,13 @@ def joint_sums(terms: Sequence[Shaped[Array, "..."]]) -> Float[Array, " terms"]:
     return jnp.stack(jax.lax.reduce(wide, zeros, lambda a, b: tuple(map(operator.add, a, b)), (0,)))
 
 
+def leaf_sums(terms: Callable[..., Sequence[Array]], tree: PyTree, *rest: PyTree) -> Float[Array, "terms leaves"]:
+    """The sums of what `terms` makes of each leaf, in float32, and of the leaves beside it in the other trees."""
+    pairs = zip(*map(jax.tree.leaves, (tree, *rest)), strict=True)
+    columns = [joint_sums(terms(*(leaf.astype(jnp.float32) for leaf in leaves))) for leaves in pairs]
+    return jnp.stack(columns, axis=1)
+
+
 def tree_size(tree: PyTree) -> int:
     """Number of entries of all leaves."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))

@@ -10,6 +10,7 @@ import io
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -19,8 +20,6 @@ from experiments import cli
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from experiments.figures import Figures
 
 Batches: TypeAlias = Iterator[tuple[Any, Any]]
 
@@ -63,21 +62,21 @@ def write_images(path: Path, num_images: int, *, seed: int) -> None:
     images.flush()
 
 
-def in_memory(path: Path) -> Callable[[], Batches]:
+def in_memory(path: Path) -> Batches:
     """The file read whole; batches are taken as `cp.fit` takes them of a `Dataset`."""
     import numpy as np
 
     return _own_batches(np.load(path))
 
 
-def mapped(path: Path) -> Callable[[], Batches]:
+def mapped(path: Path) -> Batches:
     """The same of a file that stays on the disk."""
     import numpy as np
 
     return _own_batches(np.load(path, mmap_mode="r"))
 
 
-def _own_batches(images: "np.ndarray") -> Callable[[], Batches]:
+def _own_batches(images: "np.ndarray") -> Batches:
     """Batches of a `Dataset` in a random order."""
     import numpy as np
     import optax
@@ -89,10 +88,10 @@ def _own_batches(images: "np.ndarray") -> Callable[[], Batches]:
 
     data = Dataset(images, np.zeros(len(images), np.int32))
     problem = Problem(small_cnn(10), cross_entropy, optax.sgd(0.1), data, num_classes=10, batch_size=BATCH_SIZE)
-    return lambda: endless_batches(problem)
+    return endless_batches(problem)
 
 
-def read_ahead(path: Path) -> Callable[[], Batches]:
+def read_ahead(path: Path) -> Batches:
     """The file on the disk, read by the threads of grain."""
     import numpy as np
 
@@ -101,10 +100,10 @@ def read_ahead(path: Path) -> Callable[[], Batches]:
 
     images = np.load(path, mmap_mode="r")
     batches = grain_batches(Dataset(images, np.zeros(len(images), np.int32)), batch_size=BATCH_SIZE)
-    return lambda: _endless(batches)
+    return chain.from_iterable(map(batches, count()))
 
 
-def decoded_ahead(path: Path) -> Callable[[], Batches]:
+def decoded_ahead(path: Path) -> Batches:
     """PNG files in memory, decoded by the threads of grain."""
     import grain
     import numpy as np
@@ -125,18 +124,10 @@ def decoded_ahead(path: Path) -> Callable[[], Batches]:
 
     examples = grain.MapDataset.range(len(images)).map(decode)
     batches = grain_batches(examples, batch_size=BATCH_SIZE)
-    return lambda: _endless(batches)
+    return chain.from_iterable(map(batches, count()))
 
 
-def _endless(batches: Callable[[int], Batches]) -> Batches:
-    """Epoch after epoch."""
-    epoch = 0
-    while True:
-        yield from batches(epoch)
-        epoch += 1
-
-
-READERS: dict[tuple[str, str], Callable[[Path], Callable[[], Batches]]] = {
+READERS: dict[tuple[str, str], Callable[[Path], Batches]] = {
     ("an array in memory", "cp.fit"): in_memory,
     ("a numpy file on the disk", "cp.fit"): mapped,
     ("a numpy file on the disk", "cp.grain_batches"): read_ahead,
@@ -179,16 +170,11 @@ def run(*, set_sizes: Sequence[int] = (20_000, 200_000), num_batches: int = 100)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "images.npy"
             write_images(path, num_images, seed=0)
-            for (source, reader), open_source in READERS.items():
+            for (source, reader), batches_of in READERS.items():
                 with cli.waiting(f"{source}, {reader}, {num_images} images"):
-                    rows.append(Row(source, reader, num_images, *_timed(open_source(path), num_batches, step)))
+                    seconds, grown = measure(batches_of(path), num_batches)
+                    rows.append(Row(source, reader, num_images, seconds, step, grown))
     return rows
-
-
-def _timed(batches: Callable[[], Batches], num_batches: int, step: float) -> tuple[float, float, int]:
-    """Seconds of a batch and of a step, and the memory grown."""
-    seconds, grown = measure(batches(), num_batches)
-    return seconds, step, grown
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -197,24 +183,16 @@ def cells(row: Row) -> tuple[str, ...]:
     return row.source, row.reader, f"{row.num_images:,}", speed, share, f"{row.grown_bytes / 2**20:.0f} MiB"
 
 
-def figures_of(rows: Sequence[Row], machine: Mapping[str, Any]) -> "Figures":
-    """What is printed and stored."""
-    from cnnprobe.reporting.page import Grid
-    from experiments.figures import Figures
-
-    return Figures(Grid(HEADER, tuple(map(cells, rows))), [row._asdict() for row in rows], machine)
-
-
 def main(argv: Sequence[str]) -> None:
     """Runs, prints the table, and stores it."""
     del argv
     cli.announce(_OUTPUT.value)
-    from experiments.figures import print_figures, write_figures
+    from experiments.figures import make_figures, print_figures, write_figures
     from experiments.overhead.machine import machine_facts
 
     facts = machine_facts()
     rows = run(set_sizes=[int(size) for size in _SIZES.value], num_batches=_NUM_BATCHES.value)
-    figures = figures_of(rows, facts)
+    figures = make_figures(HEADER, cells, rows, facts)
     print_figures(figures)
     with cli.bad_input():
         print(f"Written: {write_figures(figures, _OUTPUT.value, 'data')}")

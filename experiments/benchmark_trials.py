@@ -16,7 +16,6 @@ from experiments.devices import choose_devices
 
 if TYPE_CHECKING:
     from cnnprobe.types import Problem
-    from experiments.figures import Figures
 
 _PLATFORM = flags.DEFINE_string("platform", None, "Where to run: cpu, gpu, tpu; what jax chooses if unset.")
 _TRIALS = flags.DEFINE_list("trials", ["2", "4", "8"], "Numbers of trials.")
@@ -167,25 +166,17 @@ def cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def figures_of(rows: Sequence[Row], machine: Mapping[str, Any]) -> "Figures":
-    """What is printed and stored."""
-    from cnnprobe.reporting.page import Grid
-    from experiments.figures import Figures
-
-    return Figures(Grid(HEADER, tuple(map(cells, rows))), [row._asdict() for row in rows], machine)
-
-
 def main(argv: Sequence[str]) -> None:
     """Runs, prints the table, and stores it."""
     del argv
     choose_devices(_PLATFORM.value, 1)
-    from experiments.figures import print_figures, write_figures
+    from experiments.figures import make_figures, print_figures, write_figures
     from experiments.overhead.machine import machine_facts
 
     cli.announce(_OUTPUT.value)
     facts = machine_facts()
     rows = run(trials=[int(num) for num in _TRIALS.value], num_steps=_STEPS.value, num_rounds=_ROUNDS.value)
-    figures = figures_of(rows, facts)
+    figures = make_figures(HEADER, cells, rows, facts)
     print_figures(figures)
     with cli.bad_input():
         print(f"Written: {write_figures(figures, _OUTPUT.value, 'trials')}")

@@ -7,7 +7,6 @@ from itertools import islice
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -20,7 +19,7 @@ from cnnprobe.training.parallel import local_copy, share_batch, spread_state
 from cnnprobe.training.pipeline import prepare
 from cnnprobe.training.predict import predict_classes
 from cnnprobe.training.step import Observation, Report, TrainState, init_state, make_train_step
-from cnnprobe.trees import joint_sums
+from cnnprobe.trees import leaf_sums
 from cnnprobe.types import Batch, Curve, Key, Outputs, Params, Problem, State
 
 ROWS = ("update", "param", "gradient", "descent", "zeros")  # of `leaf_readings`
@@ -58,14 +57,12 @@ class Run(NamedTuple):
 
 def leaf_readings(seen: Observation) -> Float[Array, "5 leaves"]:
     """Sums over each parameter leaf: |update|^2, |param|^2, |grad|^2, -update . grad, exact zeros in grad."""
-    triples = zip(*map(jax.tree.leaves, (seen.updates, seen.params, seen.grads)), strict=True)
 
-    def sums(update: Array, param: Array, grad: Array) -> Float[Array, " 5"]:
-        """The five sums of one leaf."""
-        u, p, g = (x.astype(jnp.float32) for x in (update, param, grad))
-        return joint_sums([u * u, p * p, g * g, -u * g, g == 0.0])
+    def terms(update: Array, param: Array, grad: Array) -> list[Array]:
+        """Of one leaf."""
+        return [update * update, param * param, grad * grad, -update * grad, grad == 0]
 
-    return jnp.stack([sums(*triple) for triple in triples], axis=1)
+    return leaf_sums(terms, seen.updates, seen.params, seen.grads)
 
 
 PROBES = (("leaves", leaf_readings),)

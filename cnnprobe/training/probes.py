@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnnprobe.training.step import Observation, Probe
-from cnnprobe.trees import joint_sums, leaf_name
+from cnnprobe.trees import leaf_name, leaf_sums
 from cnnprobe.types import Params
 
 LAYER_READINGS = ("gradient_norm", "gradient_zero_share", "log10_update_ratio")  # rows of `layer_readings`
@@ -47,11 +47,9 @@ def _leaf_sums(seen: Observation) -> Float[Array, "4 leaves"]:
 
     All probes ask for the same sums, so that they are computed once.
     """
-    trees = (jax.tree.leaves(tree) for tree in (seen.grads, seen.updates, seen.params))
 
-    def sums(*arrays: Array) -> Float[Array, " 4"]:
-        """The four sums of one array."""
-        grad, update, param = (x.astype(jnp.float32) for x in arrays)
-        return joint_sums([grad * grad, update * update, param * param, grad == 0])
+    def terms(grad: Array, update: Array, param: Array) -> list[Array]:
+        """Of one array."""
+        return [grad * grad, update * update, param * param, grad == 0]
 
-    return jnp.stack([sums(*leaves) for leaves in zip(*trees, strict=True)], axis=1)
+    return leaf_sums(terms, seen.grads, seen.updates, seen.params)

@@ -5,7 +5,7 @@ import pytest
 
 from experiments import benchmark_data
 from experiments.benchmark_data import BATCH_SIZE, READERS, SHAPE, Row, cells, measure, own_bytes
-from experiments.figures import write_figures
+from experiments.figures import make_figures, write_figures
 
 NUM_IMAGES = 300
 
@@ -19,7 +19,7 @@ def path(tmp_path_factory):
 
 @pytest.mark.parametrize("reader", READERS, ids=", ".join)
 def test_readers_give_the_images_of_the_file_epoch_after_epoch(path, reader):
-    batches, known = READERS[reader](path)(), {image.tobytes() for image in np.load(path)}
+    batches, known = READERS[reader](path), {image.tobytes() for image in np.load(path)}
     for _ in range(2 * (NUM_IMAGES // BATCH_SIZE)):
         images, labels = next(batches)
         assert (images.shape, len(labels)) == ((BATCH_SIZE, *SHAPE), BATCH_SIZE)
@@ -44,5 +44,5 @@ def test_time_and_memory_are_of_the_batches_behind_the_first(monkeypatch):
 def test_a_row_is_held_against_a_step(tmp_path):
     row = Row("a file", "a loop", 20_000, 0.01, 0.2, 3 * 2**20)
     assert cells(row) == ("a file", "a loop", "20,000", "12,800", "5.0%", "3 MiB")
-    folder = write_figures(benchmark_data.figures_of([row], {"cores": 2}), tmp_path, "data")
+    folder = write_figures(make_figures(benchmark_data.HEADER, cells, [row], {"cores": 2}), tmp_path, "data")
     assert "12,800" in (folder / "data.md").read_text()

@@ -6,7 +6,7 @@ import pytest
 
 from experiments import benchmark_trials
 from experiments.benchmark_trials import IN_TURN, TOGETHER, Way
-from experiments.figures import write_figures
+from experiments.figures import make_figures, write_figures
 from experiments.problems import build_problem
 
 
@@ -35,6 +35,7 @@ def test_a_row_is_held_against_one_after_the_other(monkeypatch, tmp_path):
     ways = {name: Way(lambda s=s: clock.__setitem__(0, clock[0] + s), 3.0) for name, s in takes.items()}
     rows = benchmark_trials.compare("small_cnn", 2, ways, num_rounds=3)
     assert [row.ratio for row in rows] == [1.0, 1.5]
-    folder = write_figures(benchmark_trials.figures_of(rows, {"cores": 2}), tmp_path / "new", "trials")
+    figures = make_figures(benchmark_trials.HEADER, benchmark_trials.cells, rows, {"cores": 2})
+    folder = write_figures(figures, tmp_path / "new", "trials")
     assert json.loads((folder / "trials.json").read_text())["rows"][1]["way"] == TOGETHER
     assert TOGETHER in (folder / "trials.md").read_text()
