@@ -12,11 +12,11 @@ from cnnprobe.models.networks import residual_cnn, small_cnn
 from cnnprobe.models.nnx import from_nnx
 from cnnprobe.types import Model
 
-WIDTHS = (24, 48)
+WIDTHS = (24, 48, 96)
 
 
 class LinenCNN(nn.Module):
-    """Two blocks of convolution, batch normalisation and pool, then dropout and a head."""
+    """Three blocks of convolution, batch normalisation and pool, then a dense layer, dropout and a head."""
 
     num_classes: int
 

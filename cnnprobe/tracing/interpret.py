@@ -54,7 +54,8 @@ def evaluate(program: Program, inputs: Sequence[Any], edits: Edits, slots: Mappi
             if value in edits:
                 values[value], reading = edits[value].apply(values[value], read, slots.get(value))
                 readings |= {} if reading is None else {value: reading}
-    return Result([read(ref) for ref in program.outputs], readings)
+    outputs = [jnp.asarray(ref.value) if isinstance(ref, Constant) else values[ref] for ref in program.outputs]
+    return Result(outputs, readings)
 
 
 def _run(op: Op, arguments: list[Any], edits: Edits, slots: Mapping[int, Any]) -> Result:

@@ -20,6 +20,7 @@ from cnnprobe.tracing.axes import Axes
 from cnnprobe.tracing.calls import Call, is_array, is_number, trace_call
 from cnnprobe.tracing.interpret import Edit, Reader, evaluate
 from cnnprobe.tracing.layers import Layer, Structure, find_structure
+from cnnprobe.tracing.pools import pool_edits
 from cnnprobe.tracing.readings import LayerLayout, Layout, Readings, pack, row_size
 from cnnprobe.trees import leaf_name
 
@@ -100,7 +101,8 @@ def value_and_grad(
         _check_returns("loss_fn must return a floating-point scalar", call)
         structure = _structure(call)
         owned = _parameter_inputs(call, args, positions)
-        edits, slots = _edits(structure.layers, when, num_examples), _slots(structure.layers) if backward else {}
+        edits = {**pool_edits(call.program), **_edits(structure.layers, when, num_examples)}
+        slots = _slots(structure.layers) if backward else {}
 
         def run(trained: list[Any], slots: dict[int, Array]) -> tuple[Any, tuple]:
             """The program with other parameters and slots."""

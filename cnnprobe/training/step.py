@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from cnnprobe.checks import place_of
 from cnnprobe.models.caching import cached
 from cnnprobe.tracing.readings import Readings
+from cnnprobe.tracing.surgery import quick_pools
 from cnnprobe.tracing.taps import value_and_grad
 from cnnprobe.training.parallel import whole
 from cnnprobe.training.predict import count_ids, label_classes, predict_classes
@@ -167,16 +168,23 @@ def _differentiate(
     loss_fn: Callable[[Params], Any], state: TrainState, tap_every: int | None
 ) -> tuple[Any, PyTree[Array], Readings | None]:
     """Value and gradients, and the readings of the layers where there are any."""
-    bare = jax.value_and_grad(loss_fn, has_aux=True)
     if tap_every is None:
-        return *bare(state.params), None
+        return *_bare(loss_fn, state.params), None
     when = None if tap_every == 1 else state.step % tap_every == 0
     try:
         return value_and_grad(loss_fn, has_aux=True, when=when)(state.params)
     except Exception as error:  # a model that cannot be read trains all the same
-        read = bare(state.params)  # what is wrong with the loss itself is raised here
+        read = _bare(loss_fn, state.params)  # what is wrong with the loss itself is raised here
         warnings.warn(f"the layers of the model are not read: {error!r:.200}", stacklevel=2)
         return *read, None
+
+
+def _bare(loss_fn: Callable[[Params], Any], params: Params) -> tuple[Any, PyTree[Array]]:
+    """Value and gradients, without readings."""
+    try:
+        return jax.value_and_grad(quick_pools(loss_fn), has_aux=True)(params)
+    except Exception:  # a model that cannot be read trains all the same; what is wrong with it is raised here
+        return jax.value_and_grad(loss_fn, has_aux=True)(params)
 
 
 def _report(

@@ -46,12 +46,14 @@ def look_at_images(bench: Bench) -> dict[str, float]:
 
 
 def look_at_labels(bench: Bench) -> dict[str, float]:
-    """Encoding and balance of the labels."""
+    """Encoding and balance of the labels; rows of shares may be fractions, so their share of those tells nothing."""
     stats = label_stats(bench.train.labels, bench.num_classes)
+    are_rows = bench.train.labels.size > len(bench.train.labels)
+    left_out = {"format", "class_counts", *(["non_integer_share"] if are_rows else [])}
     return {
         f"label {name.replace('_', ' ')}": float(value)
         for name, value in stats._asdict().items()
-        if name not in ("format", "class_counts")
+        if name not in left_out
     }
 
 
