@@ -13,7 +13,7 @@ from absl import flags
 
 from experiments import cli
 from experiments.devices import choose_devices, first_devices
-from experiments.overhead.names import DEFAULT_NETWORKS, METHODS, NETWORKS
+from experiments.overhead.names import DEFAULT_NETWORKS, METHODS, NETWORKS, TORCH
 
 if TYPE_CHECKING:
     from experiments.overhead.timing import Row, Runner
@@ -66,7 +66,7 @@ def run(
     with cli.bad_input():
         first_devices(max(devices))
     facts, rows = machine_facts(), []
-    left_out = {name: NO_TORCH for name in probes if METHODS[name].baseline == "torch" and not _has_torch()}
+    left_out = {name: NO_TORCH for name in probes if METHODS[name].baseline == TORCH and not _has_torch()}
     chosen = [name for name in probes if name not in left_out]
     for network in networks:
         for count in devices:
@@ -91,13 +91,13 @@ def _runners(probes: Sequence[str], name: str, count: int) -> dict[str, "Runner"
 
     def make(method: str) -> "Runner":
         """One of them; PyTorch's run on one device only."""
-        if METHODS[method].baseline == "bare":
+        if METHODS[method].baseline != TORCH:
             return make_runner(method, network, count)
         from experiments.overhead.torch_hooks import make_torch_runner
 
         return make_torch_runner(method, name, network.image_shape, network.batch_size)
 
-    kept = [method for method in probes if count == 1 or METHODS[method].baseline == "bare"]
+    kept = [method for method in probes if count == 1 or METHODS[method].baseline != TORCH]
     runners = {method: make(method) for method in kept}
     # Last, so that what the first compilation of a process has to load is not counted for a baseline.
     return runners | {baseline_of(method): make(METHODS[method].baseline) for method in _first_of_each(kept)}

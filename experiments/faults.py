@@ -302,6 +302,7 @@ TWINS: dict[str, str] = {  # the variant of `healthy` that has all of the fault 
     "raw_pixels": "sgd with large steps",
     "sum_loss": "sgd with large steps",
     "squared_error": "sgd with large steps",
+    "learning_rate_too_high": "sgd with large steps",
     "tiny_clip": "sgd with large steps",
     "sorted_batches": "batches of four",
     "softmax_over_batch": "batches of eight",

@@ -313,7 +313,6 @@ def healthy_observation() -> Observation:
         "number of outputs": 1.0,
         "output width": float(NUM_CLASSES),
         "loss duplication": 1.0,
-        "label non integer share": 0.0,  # the band's upper end is that of soft labels
         "input distinct share": 1.0,
         "input blank share": 0.0,
         "validation accuracy": 0.8,

@@ -15,25 +15,27 @@ class Title(NamedTuple):
     """One way to train, in words."""
 
     text: str
-    baseline: str = "bare"  # what its time is divided by
+    baseline: str = "bare"  # the method that its time is divided by: the same step without readings
     every: int = 1  # steps between two that are read
 
 
 SLICE = 16  # examples of each batch that are read where not all are
+TORCH = "torch"  # the bare step of PyTorch's methods
 CADENCE = 16  # steps between two that `cp.fit` taps, as long as nobody chooses another number
 METHODS = {
     "bare": Title("the bare step, measured again"),
+    "pools": Title("nothing read, max pools differentiated as cnnprobe does"),
     "parameters": Title("parameters: gradients, updates, zeros, every step"),
-    "forward": Title("taps forward, every step"),
-    "backward": Title("taps forward and backward, every step"),
-    "everything": Title("taps both ways, parameters and predictions, every step"),
-    "slice": Title(f"the same with the taps on {SLICE} examples of each batch"),
-    "cadence": Title(f"the same with the taps on all examples, every {CADENCE}th step", every=CADENCE),
-    "fit": Title("the step of `cp.fit` as it comes", every=CADENCE),
+    "forward": Title("taps forward, every step", "pools"),
+    "backward": Title("taps forward and backward, every step", "pools"),
+    "everything": Title("taps both ways, parameters and predictions, every step", "pools"),
+    "slice": Title(f"the same with the taps on {SLICE} examples of each batch", "pools"),
+    "cadence": Title(f"the same with the taps on all examples, every {CADENCE}th step", "pools", CADENCE),
+    "fit": Title("the step of `cp.fit` as it comes", "pools", CADENCE),
     "capture": Title("Flax `capture_intermediates`, reduced on the device, every step"),
     "callback": Title("`jax.debug.callback` with the same statistics, every step"),
     "eager": Title("eager capture before each step"),
-    "torch": Title("PyTorch: the bare step, measured again", "torch"),
-    "torch_careful": Title("PyTorch hooks, careful, every step", "torch"),
-    "torch_usual": Title("PyTorch hooks as people write them, every step", "torch"),
+    TORCH: Title("PyTorch: the bare step, measured again", TORCH),
+    "torch_careful": Title("PyTorch hooks, careful, every step", TORCH),
+    "torch_usual": Title("PyTorch hooks as people write them, every step", TORCH),
 }

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 import cnnprobe as cp
 from cnnprobe.probes.predictions import class_counts
+from cnnprobe.tracing.surgery import quick_pools
 from cnnprobe.training.cadence import TAP_EVERY, make_steps
 from cnnprobe.training.probes import DEFAULT_PROBES, gradient_norm, layer_readings
 from cnnprobe.training.step import Observation, init_state
@@ -46,6 +47,11 @@ class Method(NamedTuple):
 def bare_gradient(loss_fn: Callable, state: State) -> tuple[Any, PyTree[Array], Any]:
     """`(value, grads, readings)` without readings."""
     return *jax.value_and_grad(loss_fn, has_aux=True)(state.params), ()
+
+
+def quick_gradient(loss_fn: Callable, state: State) -> tuple[Any, PyTree[Array], Any]:
+    """The same with the gradient of max pools that the taps have too."""
+    return bare_gradient(quick_pools(loss_fn), state)
 
 
 def tapped_gradient(
@@ -168,6 +174,7 @@ def make_method(name: str, network: Network, *, every: int, num_devices: int) ->
 
 _OPTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
     "bare": lambda _: {},
+    "pools": lambda _: {"gradient": quick_gradient},
     "parameters": lambda _: {"see": see_parameters},
     "forward": lambda _: {"gradient": partial(tapped_gradient, backward=False)},
     "backward": lambda _: {"gradient": tapped_gradient},

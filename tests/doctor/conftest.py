@@ -38,7 +38,6 @@ def healthy(tiny_bench, healthy_loss):
         "number of outputs": 1.0,
         "output width": 10.0,
         "loss duplication": 1.0,
-        "label non integer share": 0.0,  # the band's upper end is that of soft labels
     }
     facts |= {
         "input blank share": 0.0,

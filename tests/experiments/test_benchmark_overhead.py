@@ -30,6 +30,11 @@ def steady(read, between):
     return Runner(lambda is_read: np.array(2 * [read if is_read else between]), compile_seconds=2.0, num_bytes=10.0)
 
 
+def test_every_baseline_is_a_method_and_reads_nothing():
+    assert {names.METHODS[title.baseline].every for title in names.METHODS.values()} == {1}
+    assert {title.baseline for title in names.METHODS.values()} == {"bare", "pools", names.TORCH}
+
+
 ROW = Row("plain", 1, "forward", 0.11, 1.02, 1.01, 1.04, 1.03, 1.02, 1.05, 0.108, 3.0, 1.2, 110.0, 1.1)
 
 
@@ -40,14 +45,14 @@ def test_names_are_those_of_what_is_built():
 
 @pytest.mark.parametrize(("method", "ratio"), [("forward", 1.6), ("cadence", (1.6 + 15 * 1.1) / 16)])
 def test_a_ratio_counts_each_kind_of_step_as_often_as_it_comes(method, ratio):
-    runners = {method: steady(1.6, 1.1), "bare baseline": steady(1.0, 1.0)}
+    runners = {method: steady(1.6, 1.1), "pools baseline": steady(1.0, 1.0)}
     (row,) = timing.compare("plain", 1, runners, num_rounds=3)
     assert row.ratio == pytest.approx(ratio)
     assert (row.compile_ratio, row.memory_ratio) == (1.0, 1.0)
 
 
 def test_methods_train(tiny):
-    methods = ["everything", "cadence", "capture", "callback"]
+    methods = ["pools", "everything", "cadence", "capture", "callback"]
     result = benchmark_overhead.run(networks=["plain"], probes=methods, rounds=1)
     assert [row.method for row in result.rows] == methods
     assert all(row.ratio > 0 and row.memory_ratio > 0 for row in result.rows)
