@@ -17,7 +17,8 @@ from jaxtyping import Array, Float
 from cnnprobe.tracing.interpret import Edit, Edits, Reader
 from cnnprobe.tracing.program import Op, Program, all_ops
 
-LARGEST_WINDOW = 9  # entries: beyond it so many copies of the image cost more than they spare
+LARGEST_WINDOW = 9  # entries, each of which is a shifted copy
+MOST_COPIES = 3  # of the image in memory: windows that an entry lies in, on average
 
 
 def pool_edits(program: Program) -> Edits:
@@ -30,8 +31,11 @@ def pool_edits(program: Program) -> Edits:
 
 
 def _is_plain(program: Program, op: Op) -> bool:
-    """Whether `op` is a max pool of floating-point numbers over small windows without holes."""
-    if op.name != "reduce_window_max" or math.prod(op.params["window_dimensions"]) > LARGEST_WINDOW:
+    """Whether `op` is a max pool of floating-point numbers over small windows that overlap little and have no holes."""
+    if op.name != "reduce_window_max":
+        return False
+    size, step = math.prod(op.params["window_dimensions"]), math.prod(op.params["window_strides"])
+    if size > min(LARGEST_WINDOW, MOST_COPIES * step):
         return False
     has_holes = {*op.params["base_dilation"], *op.params["window_dilation"]} != {1}
     return not has_holes and jnp.issubdtype(program.types[op.outputs[0]].dtype, jnp.floating)
