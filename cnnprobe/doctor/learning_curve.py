@@ -1,7 +1,7 @@
 """What half of the images would have given: the measured slope of the learning curve."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -13,7 +13,9 @@ from cnnprobe.types import Dataset
 
 FITTED = 0.9  # training accuracy from which optimisation is not the problem
 FEWEST = 8  # images that half a training set must hold
-NUM_SEEDS = 3
+WORTH_IT = 0.05  # points that a doubling of the images must bring, as a remedy must
+NUM_SEEDS = 3  # that are always run
+MOST_SEEDS = 8  # that are run where three leave it to chance whether the gain is worth it
 
 
 def _is_worth_it(seen: Observation) -> bool:
@@ -34,17 +36,32 @@ def with_learning_curve(plan: Plan, seen: Observation) -> Observation:
         return seen
     if len(problem.train.images) < 2 * FEWEST:
         return seen
-    gains = np.array([gain for gain in _gains(plan, len(problem.train.images)) if not math.isnan(gain)])
-    if not gains.size:
+    gains: list[float] = []
+    for gain in _gains(plan, len(problem.train.images)):
+        gains += [] if math.isnan(gain) else [gain]
+        if len(gains) >= NUM_SEEDS and _is_decided(gains):
+            break
+    if not gains:
         return seen
-    error = float(gains.std(ddof=1) / math.sqrt(len(gains))) if len(gains) > 1 else math.nan
-    found = {"gain from doubling the images": float(gains.mean()), "error of the gain from doubling": error}
+    found = {"gain from doubling the images": float(np.mean(gains)), "error of the gain from doubling": _error(gains)}
     return seen._replace(facts={**seen.facts, **found})
+
+
+def _is_decided(gains: Sequence[float]) -> bool:
+    """Whether the mean is above or below what is worth it, and not by chance (5 %, Student's t)."""
+    from scipy.special import stdtrit
+
+    return abs(float(np.mean(gains)) - WORTH_IT) > stdtrit(len(gains) - 1, 0.95) * _error(gains)
+
+
+def _error(gains: Sequence[float]) -> float:
+    """Standard error of the mean; NaN of a single one."""
+    return float(np.std(gains, ddof=1) / math.sqrt(len(gains))) if len(gains) > 1 else math.nan
 
 
 def _gains(plan: Plan, num: int) -> Iterator[float]:
     """What all images reach above a half of them, seed by seed, as long as there is time."""
-    for seed in range(NUM_SEEDS):
+    for seed in range(MOST_SEEDS):
         if not plan.has_time(runs=2):
             return
         half = np.random.default_rng([plan.bench.problem.seed, seed]).permutation(num)[: num // 2]

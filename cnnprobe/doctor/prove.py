@@ -12,6 +12,7 @@ from cnnprobe.types import Evidence, Finding, Problem, Remedy, Trial
 
 RIVAL = 0.7  # share of the best gain from which an earlier cause is held to explain the later one
 SEEDS = 3
+MOST_SEEDS = 6  # where three leave it to chance
 IN_NETWORK = {"loss", "architecture", "regularisation"}  # stages of faults that another network does not have
 REPLACEMENTS = 6  # runs' worth of time that substitution takes
 
@@ -90,14 +91,14 @@ def _on_top(after: Plan, item: Tried) -> Tried | None:
 
 
 def _confirm(plan: Plan, item: Tried) -> Trial:
-    """The same pair from fresh seeds, as long as there is time, or until two of them leave no doubt.
+    """The same pair from fresh seeds, as long as there is time, or until more of them would change nothing.
 
     The first seed chose the remedy, so it would flatter it: it counts only where there was no time for another.
     """
     plan.tell(f"confirming from other seeds: {item.suspect.cause.title}")
     scored: dict[int, Scored] = {}
-    for seed in range(1, 1 + SEEDS):
-        if not plan.has_time(runs=2) or _is_beyond_doubt(plan, scored):
+    for seed in range(1, 1 + MOST_SEEDS):
+        if not plan.has_time(runs=2) or _is_decided(plan, scored, item.suspect.evidence.strength):
             break
         try:
             twin = run_twin(plan, item.attempt.problem, seed)
@@ -108,13 +109,16 @@ def _confirm(plan: Plan, item: Tried) -> Trial:
     return make_trial(plan, scored or {0: item.attempt.scored})
 
 
-def _is_beyond_doubt(plan: Plan, scored: dict[int, Scored]) -> bool:
-    """Whether two seeds gained so much that a third cannot change what it means.
+def _is_decided(plan: Plan, scored: dict[int, Scored], strength: float) -> bool:
+    """Whether two seeds gained so much, or three so clearly or so little, that no other can change what it means.
 
-    Of the pairs of calibration runs that differ in nothing but their seed one in forty gains that much.
+    Of the pairs of calibration runs that differ in nothing but their seed one in forty gains as much as `LARGE`.
     """
+    if len(scored) == SEEDS:
+        trial = make_trial(plan, scored)
+        return not trial.gain >= ENOUGH or does_harm(plan, trial, strength)
     gains = [twin.accuracy - control(plan, seed).accuracy for seed, twin in scored.items()]
-    return len(gains) > 1 and min(gains) >= LARGE
+    return 1 < len(gains) < SEEDS and min(gains) >= LARGE
 
 
 def _rescued(plan: Plan) -> frozenset[str]:

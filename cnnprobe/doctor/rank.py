@@ -76,8 +76,9 @@ def _screen(plan: Plan, seen: Observation, suspects: Iterable[Suspect]) -> tuple
 def _unproved(seen: Observation, item: Suspect, tried: Tried | None, trial: Trial | None) -> Finding | None:
     """A finding on decisive evidence alone: a cause if the run learnt nothing and no remedy speaks against it.
 
-    That is so where none could be run, or where its gain is large but not beyond its spread over seeds. Where the
-    remedy was run in vain it is a warning: a textbook fault that was measured to be benign here.
+    That is so where none could be run, or where its gain is large but not beyond its spread over seeds. It is a warning
+    where the remedy was run in vain, as for a textbook fault that was measured to be benign here, and where other
+    evidence meets a gain from fresh seeds that may be chance.
     """
     strength, is_lost = item.evidence.strength, not (has_learnt(seen) or is_cut_short(seen))
     if tried is None:
@@ -85,7 +86,10 @@ def _unproved(seen: Observation, item: Suspect, tried: Tried | None, trial: Tria
             return None
         is_harmful = is_lost if item.cause.is_harmful is None else item.cause.is_harmful(seen)
         return finding(seen, item, "cause" if is_harmful else "warning")
-    if trial is None or math.isnan(trial.gain) or strength < (SUFFICIENT if item.cause.is_textbook else DECISIVE):
+    if trial is None or math.isnan(trial.gain):
+        return None
+    may_gain = len(trial.control) > 1 and trial.gain >= ENOUGH  # from fresh seeds
+    if strength < (SUFFICIENT if item.cause.is_textbook or may_gain else DECISIVE):
         return None
     is_harmful = strength >= DECISIVE and trial.gain >= ENOUGH and is_lost
     return finding(seen, item, "cause" if is_harmful else "warning", remedy=tried.attempt.remedy, trial=trial)

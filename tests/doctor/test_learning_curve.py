@@ -30,11 +30,24 @@ def curve_of(healthy, monkeypatch, *, whole, halves, seconds=100.0, training_acc
 
 
 def test_gain_is_the_mean_over_seeds_with_its_error(healthy, monkeypatch):
-    facts, drawn = curve_of(healthy, monkeypatch, whole=(0.5, 0.6, 0.7), halves=(0.4, 0.4, 0.4))
-    assert facts["gain from doubling the images"] == pytest.approx(0.2)
-    assert facts["error of the gain from doubling"] == pytest.approx(0.1 / 3**0.5)
+    facts, drawn = curve_of(healthy, monkeypatch, whole=(0.6, 0.65, 0.7), halves=(0.4, 0.4, 0.4))
+    assert facts["gain from doubling the images"] == pytest.approx(0.25)
+    assert facts["error of the gain from doubling"] == pytest.approx(0.05 / 3**0.5)
     assert [len(labels) for labels in drawn] == [10, 10, 10]
     assert not np.array_equal(drawn[0], drawn[1])
+
+
+@pytest.mark.parametrize(
+    ("gains", "num_seeds"),
+    [((0.2, 0.21, 0.19), 3), ((0.0, 0.01, 0.0), 3), ((0.0, 0.1, 0.05, 0.2, 0.2, 0.21), 6), ((0.0, 0.1) * 4, 8)],
+    ids=["worth it", "not worth it", "worth it after six", "never decided"],
+)
+def test_seeds_are_run_until_chance_has_no_part_in_it(gains, num_seeds, healthy, monkeypatch):
+    whole = (0.5,) * 8
+    halves = [0.5 - gain for gain in (*gains, *(0.2,) * 8)]
+    facts, drawn = curve_of(healthy, monkeypatch, whole=whole, halves=halves)
+    assert len(drawn) == num_seeds
+    assert facts["gain from doubling the images"] == pytest.approx(np.mean(gains[:num_seeds]))
 
 
 @pytest.mark.parametrize("changes", [{"training_accuracy": 0.5}, {"seconds": 1.0}])

@@ -81,6 +81,28 @@ def test_trial_reports_fresh_seeds_until_there_is_no_doubt(percent, seeds, plan,
     assert findings[0].trial.gain == pytest.approx(percent / 100 - 0.1 + 0.001 * np.mean(seeds))
 
 
+GAINS = {  # of the seeds 1 to 6: what three leave to chance, six may tell
+    "told by six": ([0.02, 0.20, 0.05, 0.09, 0.09, 0.09], "cause", 6),
+    "left to chance": ([0.0, 0.20, 0.0, 0.20, 0.0, 0.0], "warning", 6),
+    "too little": ([0.0, 0.08, 0.0, 0.30, 0.30, 0.30], None, 3),
+}
+
+
+@pytest.mark.parametrize("case", GAINS)
+def test_a_gain_that_three_seeds_leave_to_chance_is_run_from_three_more(case, plan, healthy, monkeypatch):
+    gains, severity, num_seeds = GAINS[case]
+    seeds = []
+
+    def run_twin(plan, problem, seed):
+        seeds.append(seed)
+        return Scored(0.1 + (0.2 if seed == 0 else gains[seed - 1]), CURVE)
+
+    fake_runs(monkeypatch, run_twin)
+    findings, _ = weigh(low(plan), healthy, (suspect("step", "optimisation", 80, strength=0.8),))
+    assert [finding.severity for finding in findings] == ([] if severity is None else [severity])
+    assert seeds == list(range(num_seeds + 1))
+
+
 def test_remedy_in_vain_with_decisive_evidence_is_a_warning(plan, healthy):
     assert severities(plan, healthy, suspect("loss", "loss", 12)) == [("loss", "warning")]
 

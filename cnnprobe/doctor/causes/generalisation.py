@@ -6,11 +6,9 @@ import numpy as np
 
 from cnnprobe.data.sampling import num_examples
 from cnnprobe.doctor.causes.record import Advice, Cause, always, fact, graded, highest, no_remedy, readings
-from cnnprobe.doctor.learning_curve import FITTED
+from cnnprobe.doctor.learning_curve import FITTED, WORTH_IT
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.types import Evidence
-
-WORTH_IT = 0.05  # points that a doubling of the images must bring, as a remedy must
 
 
 def _too_few(seen: Observation) -> Evidence | None:
