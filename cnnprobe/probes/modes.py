@@ -80,19 +80,24 @@ def mask_variance_ratio(outputs: Float[AnyArray, "masks batch classes"]) -> Floa
     return _ratio(jnp.mean(jnp.var(outputs, axis=0)), jnp.mean(jnp.var(jnp.mean(outputs, axis=0), axis=0)))
 
 
-def mask_sharing(outputs: Float[AnyArray, "masks batch classes"]) -> Float[Array, ""]:
-    """Share of the masks' effect that all images have in common, in [0, 1]: near 0 for a mask of each image's own.
+def mask_sharing(outputs: Float[AnyArray, "masks images copies classes"]) -> Float[Array, ""]:
+    """Correlation of what masks do to copies of one image: 0 for a mask of each copy's own, 1 for one that all share.
 
-    A mask shared by the batch (a key used once for all, a mask broadcast over the batch) moves all outputs alike.
-    With `n` images of independent masks the reading is about 1/n; 0 without dropout.
+    `outputs` are those of batches that hold each image twice or more often, under several keys. A mask shared by the
+    batch (a key used once for all, a mask broadcast over the batch) moves all copies alike, whatever it means to the
+    image. Chance leaves about `1 / sqrt(masks * images)` on either side of 0; 0 without dropout.
 
     Raises:
-      ValueError: `outputs` has not three axes.
+      ValueError: `outputs` has not four axes, or there are no two copies.
     """
-    check_rank("outputs", outputs, 3)
-    deviations = jnp.asarray(outputs, jnp.float32) - jnp.mean(jnp.asarray(outputs, jnp.float32), axis=0)
-    common = jnp.mean(jnp.square(jnp.mean(deviations, axis=1)))
-    return _ratio(common, jnp.mean(jnp.square(deviations)))
+    check_rank("outputs", outputs, 4)
+    copies = np.shape(outputs)[2]
+    check_integer("copies", copies, 2)
+    outputs = jnp.asarray(outputs, jnp.float32)
+    deviations = outputs - jnp.mean(outputs, axis=0)
+    squares = jnp.mean(jnp.square(deviations))
+    common = (copies * jnp.mean(jnp.square(jnp.mean(deviations, axis=2))) - squares) / (copies - 1)
+    return jnp.sign(common) * _ratio(jnp.abs(common), squares)
 
 
 def cross_example_jacobian(

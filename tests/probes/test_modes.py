@@ -95,21 +95,38 @@ def test_mask_variance_ratio_of_equal_images_is_huge():
     assert mask_variance_ratio(np.broadcast_to(OUTPUTS[:, :1], OUTPUTS.shape)) > 1e10
 
 
-def test_mask_sharing_tells_shared_masks_from_own():
-    features, weights = RNG.uniform(0.5, 1.5, size=(200, 30)), RNG.normal(size=(30, 5))
-    shared = np.stack([(features * (RNG.uniform(size=30) < 0.5)) @ weights for _ in range(20)])
-    separate = np.stack([(features * (RNG.uniform(size=(200, 30)) < 0.5)) @ weights for _ in range(20)])
-    assert mask_sharing(shared) > 0.8
-    assert mask_sharing(separate) < 0.05
+def slow_sharing(outputs):
+    """Correlation of the first copy's deviations with the second's."""
+    first, second = np.moveaxis(outputs.astype(np.float64) - outputs.astype(np.float64).mean(axis=0), 2, 0)
+    return np.mean(first * second) / np.mean((first**2 + second**2) / 2)
+
+
+def test_mask_sharing_of_pairs_matches_definition(variant):
+    outputs = RNG.normal(size=(6, 7, 2, 3)).astype(np.float32) + RNG.normal(size=(6, 7, 1, 3)).astype(np.float32)
+    np.testing.assert_allclose(variant(mask_sharing)(outputs), slow_sharing(outputs), rtol=1e-4)
+
+
+@pytest.mark.parametrize("copies", [2, 5])
+def test_mask_sharing_tells_shared_masks_from_own(copies):
+    features, weights = RNG.normal(size=(100, 1, 30)), RNG.normal(size=(30, 5))
+    shared = np.stack([np.tile(features * (RNG.uniform(size=30) < 0.5), (1, copies, 1)) for _ in range(20)]) @ weights
+    separate = np.stack([features * (RNG.uniform(size=(100, copies, 30)) < 0.5) for _ in range(20)]) @ weights
+    np.testing.assert_allclose(mask_sharing(shared), 1, rtol=1e-5)
+    assert abs(mask_sharing(separate)) < 4 / np.sqrt(20 * 100)
 
 
 def test_mask_sharing_without_dropout_is_zero():
-    np.testing.assert_allclose(mask_sharing(np.ones((4, 3, 2), np.float32)), 0)
+    np.testing.assert_allclose(mask_sharing(np.ones((4, 3, 2, 2), np.float32)), 0)
 
 
-@pytest.mark.parametrize("probe", [mask_variance_ratio, mask_sharing])
-def test_masks_need_three_axes(probe):
-    with pytest.raises(ValueError, match=r"outputs must have 3 axes, got shape \(2, 2\)"):
+def test_mask_sharing_needs_copies():
+    with pytest.raises(ValueError, match="copies must be a whole number of at least 2, got 1"):
+        mask_sharing(np.ones((4, 3, 1, 2)))
+
+
+@pytest.mark.parametrize(("probe", "num_axes"), [(mask_variance_ratio, 3), (mask_sharing, 4)])
+def test_masks_need_their_axes(probe, num_axes):
+    with pytest.raises(ValueError, match=rf"outputs must have {num_axes} axes, got shape \(2, 2\)"):
         probe(np.ones((2, 2)))
 
 

@@ -1,7 +1,9 @@
 """Faults of what differs between training and evaluation."""
 
+import math
+
 from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, graded_log, highest, readings, rising
-from cnnprobe.doctor.looks.modes import NUM_PROBED
+from cnnprobe.doctor.looks.modes import NUM_MASKS, NUM_PROBED
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import faster_statistics, thin_dropout, use_batch_statistics
 from cnnprobe.doctor.remedies_network import each_image_alone, evaluate_without_dropout, keep_outputs
@@ -51,15 +53,14 @@ def _shared(seen: Observation) -> Evidence | None:
     if _is_constant(seen):
         sentence = "Dropout leaves out the same units whatever key it is given: its key is a constant."
         return Evidence(sentence, readings(seen, "mask variance ratio", *names[:2]), 0.9)
-    # Masks of their own have one part in as many as there are images in common, those of a batch one in its number.
-    chance = 1 / min(NUM_PROBED, len(seen.bench.train.images))
-    start = max(2 * highest("mask sharing"), 4 * chance)
+    chance = 1 / math.sqrt(NUM_MASKS * min(NUM_PROBED, len(seen.bench.train.images)) / 2)
+    start = max(2 * highest("mask sharing"), 3 * chance)
     strength = graded_log(sharing, start, 4 * start)
     if not strength:
         return None
     sentence = (
-        f"{sharing:.0%} of what dropout changes is the same for all images of a batch, where masks of each image's own "
-        "have next to nothing in common: one mask is used for all."
+        f"{sharing:.0%} of what dropout changes is the same for two copies of one image in a batch, where masks of each"
+        " image's own have nothing in common: one mask is used for all."
     )
     return Evidence(sentence, readings(seen, *names), strength)
 

@@ -35,10 +35,10 @@ def look_at_modes(bench: Bench, run: Run, *, has_dropout: bool) -> dict[str, flo
     images, ids = bench.train.images[:NUM_PROBED], bench.train.ids
     key = jax.random.key(bench.problem.seed + 2)
 
-    def outputs(problem: Problem, *, train_mode: bool, draw: int = 0) -> np.ndarray:
+    def outputs(problem: Problem, shown: np.ndarray = images, *, train_mode: bool, draw: int = 0) -> np.ndarray:
         """Scores in one mode."""
         drawn = jax.random.fold_in(key, draw)
-        found = outputs_of(problem, run.last, images, train_mode=train_mode, key=drawn, deadline=bench.deadline)
+        found = outputs_of(problem, run.last, shown, train_mode=train_mode, key=drawn, deadline=bench.deadline)
         return scores_of(found, bench.num_classes)
 
     evaluated = outputs(bench.problem, train_mode=False)
@@ -52,9 +52,10 @@ def look_at_modes(bench: Bench, run: Run, *, has_dropout: bool) -> dict[str, flo
         return facts
     still = outputs(without_dropout(bench.problem), train_mode=True) if has_dropout else trained
     if has_dropout:
-        masks = jnp.stack([outputs(bench.problem, train_mode=True, draw=draw) for draw in range(NUM_MASKS)])
+        pairs = np.repeat(images[: (len(images) + 1) // 2], 2, axis=0)
+        masks = np.stack([outputs(bench.problem, pairs, train_mode=True, draw=draw) for draw in range(NUM_MASKS)])
         facts["mask variance ratio"] = float(mask_variance_ratio(masks))
-        facts["mask sharing"] = float(mask_sharing(masks))
+        facts["mask sharing"] = float(mask_sharing(masks.reshape(NUM_MASKS, -1, 2, masks.shape[-1])))
     if ids is not None:
         accuracy = [
             float(balanced_accuracy(decide(scores, bench.num_classes), ids[: len(images)], bench.num_classes))
