@@ -145,13 +145,18 @@ def test_the_doctor_never_touches_the_accelerator(write):
 def test_ctrl_c_ends_a_process_cleanly(tmp_path):
     command = [sys.executable, "-m", "experiments.watch", f"--run_dir={tmp_path}"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
+        signal.signal(signal.SIGINT, before)
         assert process.stdout.readline() == f"waiting for {tmp_path / 'readings.jsonl'}\n"
         time.sleep(0.2)  # into its sleep
         process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=60)
+        try:
+            out, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, out, errors) == (0, "", "")
 
 
