@@ -44,7 +44,11 @@ def is_beyond_chance(gain: float, error: float, *, num_seeds: int, strength: flo
     Evidence that speaks for itself needs a gain of one standard error; else chance must be unlikely (5 %, Student's t).
     `bands.json` says how often trials that change nothing but the seeds pass.
     """
+    return gain >= max(ENOUGH, (1.0 if strength >= DECISIVE else errors_of_chance(num_seeds)) * error)
+
+
+def errors_of_chance(num_seeds: int) -> float:
+    """Standard errors that a mean over seeds exceeds by chance once in twenty times (Student's t)."""
     from scipy.special import stdtrit
 
-    student = float(stdtrit(num_seeds - 1, 0.95)) if num_seeds > 1 else 1.64
-    return gain >= max(ENOUGH, (1.0 if strength >= DECISIVE else student) * error)
+    return float(stdtrit(num_seeds - 1, 0.95)) if num_seeds > 1 else 1.64

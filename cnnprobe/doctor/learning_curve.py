@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from cnnprobe.doctor.bands import healthy_band
+from cnnprobe.doctor.harm import ENOUGH, errors_of_chance
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies_data import keep_examples
 from cnnprobe.doctor.trial import Plan, control, run_twin
@@ -13,7 +14,6 @@ from cnnprobe.types import Dataset
 
 FITTED = 0.9  # training accuracy from which optimisation is not the problem
 FEWEST = 8  # images that half a training set must hold
-WORTH_IT = 0.05  # points that a doubling of the images must bring, as a remedy must
 NUM_SEEDS = 3  # that are always run
 MOST_SEEDS = 8  # that are run where three leave it to chance whether the gain is worth it
 
@@ -48,10 +48,8 @@ def with_learning_curve(plan: Plan, seen: Observation) -> Observation:
 
 
 def _is_decided(gains: Sequence[float]) -> bool:
-    """Whether the mean is above or below what is worth it, and not by chance (5 %, Student's t)."""
-    from scipy.special import stdtrit
-
-    return abs(float(np.mean(gains)) - WORTH_IT) > stdtrit(len(gains) - 1, 0.95) * _error(gains)
+    """Whether the mean is above or below what a remedy must gain, and not by chance."""
+    return abs(float(np.mean(gains)) - ENOUGH) > errors_of_chance(len(gains)) * _error(gains)
 
 
 def _error(gains: Sequence[float]) -> float:

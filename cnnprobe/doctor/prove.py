@@ -3,6 +3,8 @@
 import functools
 from typing import NamedTuple
 
+import numpy as np
+
 from cnnprobe.doctor.causes.record import STAGES, Cause
 from cnnprobe.doctor.harm import DECISIVE, ENOUGH, LARGE, does_harm, gain_of
 from cnnprobe.doctor.observation import Observation
@@ -114,11 +116,12 @@ def _is_decided(plan: Plan, scored: dict[int, Scored], strength: float) -> bool:
 
     Of the pairs of calibration runs that differ in nothing but their seed one in forty gains as much as `LARGE`.
     """
-    if len(scored) == SEEDS:
-        trial = make_trial(plan, scored)
-        return not trial.gain >= ENOUGH or does_harm(plan, trial, strength)
-    gains = [twin.accuracy - control(plan, seed).accuracy for seed, twin in scored.items()]
-    return 1 < len(gains) < SEEDS and min(gains) >= LARGE
+    if len(scored) not in (2, SEEDS):
+        return False
+    trial = make_trial(plan, scored)
+    if len(scored) < SEEDS:
+        return bool(np.min(trial.remedied - trial.control) >= LARGE)
+    return not trial.gain >= ENOUGH or does_harm(plan, trial, strength)
 
 
 def _rescued(plan: Plan) -> frozenset[str]:

@@ -21,9 +21,14 @@ LARGEST_WINDOW = 9  # entries, each of which is a shifted copy
 MOST_COPIES = 3  # of the image in memory: windows that an entry lies in, on average
 
 
+def has_slow_pools() -> bool:
+    """Whether programs run on a CPU; an accelerator has good kernels of its own."""
+    return jax.default_backend() == "cpu"
+
+
 def pool_edits(program: Program) -> Edits:
-    """Replaces the max pools of a program that runs on a CPU; an accelerator has good kernels of its own."""
-    if jax.default_backend() != "cpu":
+    """Replaces the max pools of a program, where they are slow."""
+    if not has_slow_pools():
         return {}
     return {
         op.outputs[0]: Edit(functools.partial(_pool_again, op)) for op in all_ops(program) if _is_plain(program, op)

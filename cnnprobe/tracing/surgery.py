@@ -20,7 +20,7 @@ from cnnprobe.tracing.dropouts import Dropout, find_dropouts
 from cnnprobe.tracing.endings import output_activation
 from cnnprobe.tracing.interpret import Edit, Edits, Reader, evaluate
 from cnnprobe.tracing.layers import Layer, Structure, find_structure
-from cnnprobe.tracing.pools import pool_edits
+from cnnprobe.tracing.pools import has_slow_pools, pool_edits
 from cnnprobe.tracing.program import Op, Operand, Program, View, all_ops
 
 
@@ -41,7 +41,7 @@ def set_dropout_rate(fn: Callable, rate: float | Callable[[float], float]) -> Ca
 
 def quick_pools(fn: Callable) -> Callable:
     """`fn` with the same values and gradients, the latter of max pools computed faster on a CPU."""
-    return _edited(fn, pool_edits)
+    return _edited(fn, pool_edits) if has_slow_pools() else fn
 
 
 def drop_output_activation(fn: Callable) -> Callable:

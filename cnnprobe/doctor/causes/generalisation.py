@@ -6,7 +6,8 @@ import numpy as np
 
 from cnnprobe.data.sampling import num_examples
 from cnnprobe.doctor.causes.record import Advice, Cause, always, fact, graded, highest, no_remedy, readings
-from cnnprobe.doctor.learning_curve import FITTED, WORTH_IT
+from cnnprobe.doctor.harm import ENOUGH
+from cnnprobe.doctor.learning_curve import FITTED
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.types import Evidence
 
@@ -16,7 +17,7 @@ def _too_few(seen: Observation) -> Evidence | None:
     gap, slope = fact(seen, "generalisation gap"), fact(seen, "gain from doubling the images")
     start = highest("generalisation gap", factor=1.2)
     error = fact(seen, "error of the gain from doubling")
-    is_measured = slope >= WORTH_IT and not slope < error
+    is_measured = slope >= ENOUGH and not slope < error
     if not (gap > start and fact(seen, "training accuracy") > FITTED and is_measured):
         return None
     strength = 0.5 + 0.5 * graded(gap, start, start + 0.3)

@@ -1,12 +1,11 @@
 """A metric that does not say how good the outputs are."""
 
 from cnnprobe.doctor.causes.record import Advice, Cause, always, fact, graded, no_remedy, readings
+from cnnprobe.doctor.harm import ENOUGH, LARGE
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.types import Evidence
 
-WORTH_IT = 0.05  # points of accuracy that count, as for a remedy
 ERRORS = 3.0  # standard errors that the difference must exceed
-LARGE = 0.3  # points
 
 
 def _misleading(seen: Observation) -> Evidence | None:
@@ -15,7 +14,7 @@ def _misleading(seen: Observation) -> Evidence | None:
     A threshold that was moved for a rare class trades accuracy for balanced accuracy, so both must be lost.
     """
     lost, error = fact(seen, "accuracy lost by your metric"), fact(seen, "error of the accuracy lost by your metric")
-    if not min(lost, fact(seen, "balanced accuracy lost by your metric")) >= max(WORTH_IT, ERRORS * error):
+    if not min(lost, fact(seen, "balanced accuracy lost by your metric")) >= max(ENOUGH, ERRORS * error):
         return None
     own, right = fact(seen, "accuracy by your metric"), fact(seen, "accuracy of the outputs")
     sentence = (
@@ -23,7 +22,7 @@ def _misleading(seen: Observation) -> Evidence | None:
         f" {_rule(seen)} of the same outputs is right for {right:.0%}."
     )
     names = ("accuracy by your metric", "accuracy of the outputs", "metric agreement")
-    return Evidence(sentence, readings(seen, *names), 0.5 + 0.5 * graded(lost, WORTH_IT, LARGE))
+    return Evidence(sentence, readings(seen, *names), 0.5 + 0.5 * graded(lost, ENOUGH, LARGE))
 
 
 def _rule(seen: Observation) -> str:

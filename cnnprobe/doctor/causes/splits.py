@@ -6,12 +6,12 @@ import numpy as np
 
 from cnnprobe.doctor.bench import above_chance
 from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, highest, readings, rising
+from cnnprobe.doctor.harm import ENOUGH
 from cnnprobe.doctor.looks.splits import occurs_in
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies_data import divide_anew, keep_valid
 from cnnprobe.types import Dataset, Evidence, Problem, Remedy
 
-WORTH_IT = 0.05  # points of accuracy that count, as for a remedy
 ERRORS = 2.0  # standard errors that a difference of accuracies must exceed
 OVERLAP = 0.05  # share of the validation images; a handful of duplicates is in many data sets
 MAX_BYTES = 3e8  # of images that a remedy may copy
@@ -47,7 +47,7 @@ def _missing_from_training(seen: Observation) -> Evidence | None:
         " validation images are."
     )
     names = ("classes missing from training", "validation share in missing classes", "validation accuracy")
-    return Evidence(sentence, readings(seen, *names), 0.5 + 0.5 * graded(share, 0.0, WORTH_IT))
+    return Evidence(sentence, readings(seen, *names), 0.5 + 0.5 * graded(share, 0.0, ENOUGH))
 
 
 def _missing_from_validation(seen: Observation) -> Evidence | None:
@@ -109,7 +109,7 @@ def _overlapping(seen: Observation) -> Evidence | None:
 def _is_flattered(seen: Observation) -> bool:
     """Whether the accuracy that the owner reads is measured to be too high by what counts as harm."""
     owed, error = fact(seen, "accuracy owed to the leak"), fact(seen, "error of the accuracy owed to the leak")
-    return owed >= max(WORTH_IT, ERRORS * error)
+    return owed >= max(ENOUGH, ERRORS * error)
 
 
 def _keep_fresh(seen: Observation) -> tuple[Remedy, ...]:
