@@ -289,6 +289,7 @@ EXPECTED: dict[str, str] = {  # the cause that each fault is
 OWN_NETWORK = frozenset(  # faults that bring a network
     {
         "dropout_in_evaluation",
+        "dropout_mask_shared",
         "dropout_too_strong",
         "missing_flatten",
         "no_nonlinearity",

@@ -19,12 +19,17 @@ HEALTHY_TWIN = "adam"  # the healthy variant that changes nothing
 Row: TypeAlias = Mapping[str, Any]
 
 
+def is_held_against(kind: str, variant: str) -> bool:
+    """Whether a case's own accuracy is needed: that of every fault, and of what is the twin of one."""
+    return kind == "fault" or variant in {HEALTHY_TWIN, *TWINS.values()}
+
+
 class Judged(NamedTuple):
     """A planted fault with what became of it."""
 
     row: Row
     expected: str
-    harm: float  # points of balanced accuracy below the healthy twin
+    harm: float  # balanced accuracy after the whole training, below that of the healthy twin
 
 
 class Scores(NamedTuple):
@@ -51,7 +56,7 @@ def _parts(row: Row) -> list[str]:
 
 
 def judge(rows: Sequence[Row]) -> list[Judged]:
-    """The planted faults, each beside the accuracy of its healthy twin."""
+    """The planted faults, each beside the accuracy of its healthy twin, both trained to the end."""
     reached = {row["case"]: row["accuracy"] for row in rows}
     faulty = [row for row in rows if _parts(row)[2] == "fault"]
     return [

@@ -109,7 +109,7 @@ def _is_behind(seen: Observation) -> bool:
 
 def _with_fault(first: Finding) -> str:
     """The sentence of the first finding."""
-    if first.trial is None:
+    if first.trial is None or first.remedy is None:
         return f"The first thing to mend: {first.title}."
     trial = first.trial
     return (

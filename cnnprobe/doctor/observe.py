@@ -10,6 +10,7 @@ import numpy as np
 from cnnprobe.checks import NO_TIME, check_time
 from cnnprobe.doctor.bench import Bench, main_output
 from cnnprobe.doctor.looks.augmentation import look_at_augmentation
+from cnnprobe.doctor.looks.balance import look_at_balance
 from cnnprobe.doctor.looks.collapse import look_at_collapse
 from cnnprobe.doctor.looks.data import look_at_images, look_at_labels, look_at_order, look_at_pairing
 from cnnprobe.doctor.looks.forward import (
@@ -233,6 +234,7 @@ def _after(
     facts |= attempt("the scores", lambda: look_at_scores(bench, run), {})
     facts |= attempt("the look at the metric", lambda: look_at_metric(bench, run), {})
     facts |= attempt("the look at the leak", lambda: look_at_leak(bench, run), {})
+    facts |= attempt("the look at the balance", lambda: look_at_balance(bench, run), {})
     return rows
 
 

@@ -1,6 +1,7 @@
 """Proof: remedies that gain from fresh seeds make causes, the earliest in the chain of effects first."""
 
 import functools
+from collections.abc import Set
 from typing import NamedTuple
 
 import numpy as np
@@ -138,17 +139,23 @@ def _rescued(plan: Plan) -> frozenset[str]:
 def _first_cause(plan: Plan, helpful: list[Tried]) -> Tried:
     """The earliest in the chain of effects among those that gain nearly as much as the best.
 
-    What another of them explains is left out. Where several stages are close, substitution on sixteen images has the
-    first word.
+    What another of them explains is left out; evidence that speaks for itself explains even what gains more than its
+    own remedy. Where several stages are close, substitution on sixteen images has the first word.
     """
     most = max(item.gain for item in helpful)
-    rivals = [item for item in helpful if item.gain >= RIVAL * most]
+    close = {item.suspect.cause.id for item in helpful if item.gain >= RIVAL * most}
+    rivals = [item for item in helpful if item.suspect.cause.id in close or _explains_decisively(item, close)]
     explained = {name for item in rivals for name in item.suspect.cause.explains}
     rivals = [item for item in rivals if item.suspect.cause.id not in explained]
     if len({item.suspect.cause.stage for item in rivals}) > 1:
         rescued = _rescued(plan)
         rivals = [item for item in rivals if item.suspect.cause.stage in rescued] or rivals
     return min(rivals, key=lambda item: (depth(item.suspect), -item.suspect.evidence.strength, -item.gain))
+
+
+def _explains_decisively(item: Tried, others: Set[str]) -> bool:
+    """Whether evidence that speaks for itself makes one of the other causes a result of this one."""
+    return item.suspect.evidence.strength >= DECISIVE and not others.isdisjoint(item.suspect.cause.explains)
 
 
 def _proved_together(plan: Plan, seen: Observation, decisive: list[Tried]) -> list[Finding]:

@@ -76,9 +76,10 @@ def _screen(plan: Plan, seen: Observation, suspects: Iterable[Suspect]) -> tuple
 def _unproved(seen: Observation, item: Suspect, tried: Tried | None, trial: Trial | None) -> Finding | None:
     """A finding on decisive evidence alone: a cause if the run learnt nothing and no remedy speaks against it.
 
-    That is so where none could be run, or where its gain is large but not beyond its spread over seeds. It is a warning
-    where the remedy was run in vain, as for a textbook fault that was measured to be benign here, and where other
-    evidence meets a gain from fresh seeds that may be chance.
+    That is so where none could be run, or where its gain is large but not beyond its spread over seeds; and where the
+    harm is measured on the run itself, though the remedy was run in vain. It is a warning where nothing but the remedy
+    could show harm and did not, as for a textbook fault that was measured to be benign here, and where other evidence
+    meets a gain from fresh seeds that may be chance.
     """
     strength, is_lost = item.evidence.strength, not (has_learnt(seen) or is_cut_short(seen))
     if tried is None:
@@ -91,6 +92,8 @@ def _unproved(seen: Observation, item: Suspect, tried: Tried | None, trial: Tria
     may_gain = len(trial.control) > 1 and trial.gain >= ENOUGH  # from fresh seeds
     if strength < (SUFFICIENT if item.cause.is_textbook or may_gain else DECISIVE):
         return None
+    if strength >= DECISIVE and item.cause.is_harmful is not None and item.cause.is_harmful(seen):
+        return finding(seen, item, "cause", trial=trial)
     is_harmful = strength >= DECISIVE and trial.gain >= ENOUGH and is_lost
     return finding(seen, item, "cause" if is_harmful else "warning", remedy=tried.attempt.remedy, trial=trial)
 

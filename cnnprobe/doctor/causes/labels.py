@@ -1,5 +1,6 @@
 """Faults of the labels, their balance and their order."""
 
+import math
 from functools import partial
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from cnnprobe.doctor.bench import above_chance
 from cnnprobe.doctor.causes.pairing import MOVED, dealt_anew_share
 from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, lowest, readings
+from cnnprobe.doctor.harm import ENOUGH, ERRORS
 from cnnprobe.doctor.looks.passes import UNSURE_Z
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import use_cross_entropy
@@ -122,9 +124,20 @@ def _imbalanced(seen: Observation) -> Evidence | None:
     if not strength:
         return None
     sentence = f"One class holds {majority:.1%} of the training labels; guessing it blindly is right that often."
-    return Evidence(
-        sentence, readings(seen, "label entropy", "label majority share", "validation accuracy"), max(strength, 0.3)
-    )
+    lost = fact(seen, "accuracy lost to rare classes")
+    if not math.isnan(lost):
+        sentence += f" Rare classes are recognised worse than the others, which costs {lost:.0%} of balanced accuracy."
+    names = ("label entropy", "label majority share", "validation accuracy", "accuracy lost to rare classes")
+    return Evidence(sentence, readings(seen, *names), max(strength, 0.3))
+
+
+def _neglects_rare_classes(seen: Observation) -> bool:
+    """Whether what rare classes are recognised worse than others is measured to cost what counts as harm.
+
+    No trial may show it: where a class has two images, they may be drawn as often as you like.
+    """
+    lost, error = fact(seen, "accuracy lost to rare classes"), fact(seen, "error of the accuracy lost to rare classes")
+    return lost >= max(ENOUGH, ERRORS * error)
 
 
 def _balance(seen: Observation) -> tuple[Remedy, ...]:
@@ -137,7 +150,7 @@ def _advise_balance(_: Observation) -> Advice:
     """Two ways."""
     return Advice(
         "Draw rare classes more often or weigh their loss by the inverse of their share, and judge by balanced"
-        " accuracy.",
+        " accuracy. Where neither helps, rare classes have too few images to learn them from: collect more of those.",
         "weights = len(labels) / (num_classes * np.bincount(labels)); loss = (weights[labels] * losses).mean()",
     )
 
@@ -224,6 +237,7 @@ CAUSES = (
             " its labels balanced. Here gradients flow, and an accuracy that equals the share of the common class is no"
             " sign of learning: balanced accuracy tells."
         ),
+        is_harmful=_neglects_rare_classes,
     ),
     Cause(
         "batches-not-shuffled",

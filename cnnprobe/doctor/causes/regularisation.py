@@ -141,10 +141,14 @@ def _stale(seen: Observation) -> Evidence | None:
 
 
 def _is_still_coming(seen: Observation) -> bool:
-    """Whether the user's own training, of which the run is a part, is long enough for the statistics to arrive."""
+    """Whether the user's own training, of which the run is a part, is long enough for the statistics to arrive.
+
+    Twice the steps of an average are enough for it while weights move, in the run as in the whole training.
+    """
     whole, momentum = fact(seen, "steps of the whole training"), fact(seen, "statistics momentum")
-    arrives = 0 < momentum < 1 and whole > fact(seen, "number of steps") and momentum**whole < ARRIVED
-    return arrives and not fact(seen, "settling passes") > 0
+    made = fact(seen, "number of steps")
+    arrives = 0 < momentum < 1 and whole > made and momentum**whole < ARRIVED
+    return arrives and momentum ** (made / 2) >= ARRIVED and not fact(seen, "settling passes") > 0
 
 
 def _is_too_short(seen: Observation) -> bool:
@@ -226,6 +230,7 @@ CAUSES = (
             " evaluation they are not. Where dropout is left on in evaluation, two evaluations of the same images"
             " differ."
         ),
+        explains=("dropout-too-strong",),
     ),
     Cause(
         "batch-statistics-mismatch",

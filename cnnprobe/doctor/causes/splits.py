@@ -6,13 +6,12 @@ import numpy as np
 
 from cnnprobe.doctor.bench import above_chance
 from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, highest, readings, rising
-from cnnprobe.doctor.harm import ENOUGH
+from cnnprobe.doctor.harm import ENOUGH, ERRORS
 from cnnprobe.doctor.looks.splits import occurs_in
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies_data import divide_anew, keep_valid
 from cnnprobe.types import Dataset, Evidence, Problem, Remedy
 
-ERRORS = 2.0  # standard errors that a difference of accuracies must exceed
 OVERLAP = 0.05  # share of the validation images; a handful of duplicates is in many data sets
 MAX_BYTES = 3e8  # of images that a remedy may copy
 FEWEST_LEFT = 20  # images to validate on

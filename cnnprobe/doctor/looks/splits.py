@@ -28,7 +28,7 @@ def look_at_splits(bench: Bench) -> tuple[dict[str, float], dict[str, str]]:
 
 def _missing(bench: Bench) -> tuple[dict[str, float], dict[str, str]]:
     """Both ways of missing classes."""
-    train, valid = _training_ids(bench), _all_ids(bench, bench.problem.valid, bench.valid.ids)
+    train, valid = training_ids(bench), _all_ids(bench, bench.problem.valid, bench.valid.ids)
     if train is None or valid is None:
         return {}, {}
     facts, names = {}, {}
@@ -46,7 +46,7 @@ def _all_ids(bench: Bench, data: Dataset | Source | None, sampled: np.ndarray | 
     return class_ids(np.asarray(data.labels), bench.num_classes) if isinstance(data, Dataset) else sampled
 
 
-def _training_ids(bench: Bench) -> Int[np.ndarray, " n"] | None:
+def training_ids(bench: Bench) -> Int[np.ndarray, " n"] | None:
     """Classes that the network is trained on; a loader's first batches may be of one class, so they do not count."""
     problem = bench.problem
     if problem.batches is None:
