@@ -136,8 +136,8 @@ def run_case(case: Case, *, budget_seconds: float, seed: int) -> dict[str, Any]:
         "verdict": diagnosis.verdict,
         "causes": [f.cause for f in diagnosis.findings if f.severity == "cause"],
         "warnings": [f.cause for f in diagnosis.findings if f.severity == "warning"],
-        "accuracy": trained(problem) if is_held_against(case.kind, case.variant) else None,
-        "remedied": trained(remedy(problem)) if remedy and case.kind == "fault" else None,
+        "accuracy": trained(problem) if remedy or is_held_against(case.kind, case.variant) else None,
+        "remedied": trained(remedy(problem)) if remedy else None,
         "seconds": round(diagnosis.seconds, 2),
         "untried": list(diagnosis.untried),
     }

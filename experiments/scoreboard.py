@@ -45,6 +45,7 @@ class Scores(NamedTuple):
     blamed: float  # of those, the share with another cause found than the planted one
     num_healthy: int
     false_alarms: float  # share with a finding of severity "cause"
+    unfounded: float  # share with one whose remedy, trained to the end, gains less than `HARM`
     warned: float  # share with a warning
     median_seconds: float
     worst_seconds: float
@@ -76,6 +77,11 @@ def _share(hits: Sequence[bool]) -> float:
     return float(np.mean(hits)) if len(hits) else float("nan")
 
 
+def _is_unfounded(row: Row) -> bool:
+    """Whether a cause was found in a healthy problem, and whole trainings do not bear it out."""
+    return bool(row["causes"]) and (row["remedied"] is None or row["remedied"] - row["accuracy"] < HARM)
+
+
 def _restores(judged: Judged) -> bool:
     """Whether the remedy reaches nearly what the healthy twin did."""
     row = judged.row
@@ -101,6 +107,7 @@ def score_rows(rows: Sequence[Row]) -> Scores:
         blamed=_share([bool(set(f.row["causes"]) - {f.expected}) for f in benign]),
         num_healthy=len(healthy),
         false_alarms=_share([bool(row["causes"]) for row in healthy]),
+        unfounded=_share([_is_unfounded(row) for row in healthy]),
         warned=_share([bool(row["warnings"]) for row in healthy]),
         median_seconds=float(np.median(seconds)),
         worst_seconds=float(np.max(seconds)),

@@ -83,7 +83,13 @@ _LABELS = {
         }
     ),
     "class-imbalance": Example(
-        {"label entropy": 0.1, "label majority share": 0.96, "validation accuracy": 0.36},
+        {
+            "label entropy": 0.1,
+            "label majority share": 0.96,
+            "validation accuracy": 0.36,
+            "accuracy lost to rare classes": 0.6,
+            "error of the accuracy lost to rare classes": 0.02,
+        },
     ),
     "batches-not-shuffled": Example(
         {"batch label entropy ratio": 0.05, "batch label entropy z": -80.0, "collapse index": 0.69}

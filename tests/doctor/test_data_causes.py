@@ -131,6 +131,15 @@ def test_small_leak_is_tried_and_a_harmful_one_is_not(healthy):
     assert BY_ID["train-valid-overlap"].remedies(harmful) == ()
 
 
+@pytest.mark.parametrize(("lost", "error", "is_harmful"), [(0.4, 0.02, True), (0.04, 0.01, False), (0.1, 0.06, False)])
+def test_imbalance_is_harmful_where_rare_classes_cost_more_than_chance(lost, error, is_harmful, healthy):
+    cost = {"accuracy lost to rare classes": lost, "error of the accuracy lost to rare classes": error}
+    facts = {"label entropy": 0.1, "label majority share": 0.96, **cost}
+    seen, cause = healthy._replace(facts={**healthy.facts, **facts}), BY_ID["class-imbalance"]
+    assert cause.is_harmful(seen) == is_harmful
+    assert f"{lost:.0%} of balanced accuracy" in cause.evidence(seen).sentence
+
+
 def test_small_leak_of_a_source_makes_no_finding(healthy):
     small = with_facts(healthy, "train-valid-overlap", **{"accuracy owed to the leak": 0.01})
     source = [{"image": np.zeros((8, 8, 1)), "label": 0}]

@@ -5,10 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cnnprobe.data.augment import compose, mixup_batches, random_flip, random_shift
 from cnnprobe.doctor.bench import make_bench
 from cnnprobe.doctor.looks.augmentation import look_at_augmentation
+from cnnprobe.doctor.looks.balance import look_at_balance, lost_to, rare_classes
 from cnnprobe.doctor.looks.data import look_at_pairing
 from cnnprobe.doctor.looks.maps import look_at_maps
 from cnnprobe.doctor.looks.metric import look_at_metric
@@ -209,3 +212,51 @@ def test_truth_values_as_images_are_seen_twice_as_well():
     dots = np.random.default_rng(0).random((40, 6, 6, 1)) > 0.5
     source = [{"image": image, "label": index % 4} for index, image in enumerate(dots)]
     assert look_at_passes(make_bench(problem(train=source)))["images seen twice"] == 40.0
+
+
+# --- balance
+
+
+@pytest.mark.parametrize(
+    ("counts", "rare"),
+    [([60, 20, 20], []), ([60, 30, 10], [2]), ([98, 1, 1], [1, 2]), ([50, 50, 0], []), ([100, 100], [])],
+)
+def test_rare_classes_hold_less_than_half_of_an_equal_share(counts, rare):
+    ids = np.repeat(np.arange(len(counts)), counts)
+    assert rare_classes(ids, len(counts)).tolist() == rare
+    assert rare_classes(np.append(ids, [-1, 99]), len(counts)).tolist() == rare
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=8, max_size=60), st.integers(1, 4))
+def test_what_rare_classes_cost_is_the_gain_of_the_mean_recall_of_the_others(pairs, first_rare):
+    ids, is_right = (np.array(column) for column in zip(*pairs, strict=True))
+    ids[:2] = 0, first_rare  # one of each kind at least
+    lost, error = lost_to(ids >= first_rare, is_right, ids)
+    recalls = {each: np.mean(is_right[ids == each].astype(np.float64)) for each in set(ids.tolist())}
+    common = [recall for each, recall in recalls.items() if each < first_rare]
+    raised = [recall if each < first_rare else np.mean(common) for each, recall in recalls.items()]
+    np.testing.assert_allclose(lost, np.mean(raised) - np.mean(list(recalls.values())), atol=1e-12)
+    assert error >= 0
+
+
+def test_error_of_what_rare_classes_cost_is_that_of_repeated_draws():
+    rng, ids = np.random.default_rng(0), np.repeat(np.arange(4), 50)
+    chance = np.array([0.9, 0.8, 0.5, 0.3])[ids]
+    drawn = np.array([lost_to(ids >= 2, rng.random(200) < chance, ids) for _ in range(500)])
+    np.testing.assert_allclose(drawn[:, 0].mean(), 0.225, atol=0.01)
+    np.testing.assert_allclose(drawn[:, 1].mean(), drawn[:, 0].std(), rtol=0.15)
+
+
+def test_rare_class_that_is_never_recognised_is_measured():
+    kept = np.flatnonzero((LABELS[:150] == 0) | (np.arange(150) < 6))
+    sick = problem(train=Dataset(IMAGES[kept], LABELS[kept]), batch_size=8)
+    bench = make_bench(sick)
+    run = train_run(sick, bench, num_steps=3, seconds=100, deadline=float("inf"))
+    blind = run._replace(last=jax.tree.map(np.zeros_like, run.last))  # the first of equal scores wins: the common class
+    assert look_at_balance(bench, blind)["accuracy lost to rare classes"] == 0.5
+
+
+def test_balanced_classes_cost_nothing():
+    bench = make_bench(problem())
+    run = train_run(problem(), bench, num_steps=3, seconds=100, deadline=float("inf"))
+    assert look_at_balance(bench, run) == {}

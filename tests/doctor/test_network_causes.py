@@ -16,7 +16,8 @@ from cnnprobe.doctor.looks.optimizer import look_at_optimizer
 from cnnprobe.doctor.looks.structure import look_at_structure
 from cnnprobe.doctor.run import train_run
 from cnnprobe.models.networks import residual_cnn, small_cnn
-from cnnprobe.types import LayerRow, Model
+from cnnprobe.models.plain import dropout
+from cnnprobe.types import GraphRow, LayerRow, Model
 from experiments.faults import plant
 from experiments.problems import cross_entropy
 
@@ -289,7 +290,13 @@ def test_dropout_of_features_is_where_it_belongs(dropping, tiny_bench, short_run
 
 
 def test_each_image_alone_draws_masks_of_its_own_at_the_users_rate(tiny_bench, short_run):
-    shared = plant(tiny_bench.problem, "dropout_mask_shared")
+    init, apply = tiny_bench.problem.model
+
+    def masked(params, state, images, *, key, train):
+        mask = dropout(key, jnp.ones(images.shape[1:]), rate=0.5, train=train)
+        return apply(params, state, images * mask, key=key, train=train)
+
+    shared = tiny_bench.problem._replace(model=Model(init, masked))
     before = modes_of(shared, tiny_bench, short_run)
     after = modes_of(remedies_network.each_image_alone(shared), tiny_bench, short_run)
     assert before["mask sharing"] > 0.3 > 0.15 > after["mask sharing"]
@@ -308,6 +315,30 @@ def test_constant_key_is_a_mask_shared_by_all_steps(dropping, tiny_bench, short_
 @pytest.mark.parametrize(("momentum", "whole", "named"), [(0.9, 40.0, False), (0.9, 80.0, True), (0.99, 20.0, True)])
 def test_usual_statistics_are_not_blamed_for_a_training_of_few_steps(momentum, whole, named, healthy):
     facts = {"steps_of_the_whole_training": whole, "number_of_steps": whole, "statistics_momentum": momentum}
+    seen = evidence("batch-statistics-mismatch", healthy, batch_minus_running_statistics_accuracy=0.3, **facts)
+    assert (seen is not None) == named
+
+
+NORMED = ("batch norm", "relu")
+ADVICE = {  # momentum, what follows the layers, and what the advice must say
+    "lost": (1.0, NORMED, "Carry the updated statistics"),
+    "slow": (0.999, (*NORMED, "dropout 0.5"), "from 0.999 to 0.9"),
+    "dropped before": (0.999, ("dropout 0.5", *NORMED), "Dropout stands in front"),
+    "neither": (0.9, NORMED, "The average is quick"),
+}
+
+
+@pytest.mark.parametrize("case", ADVICE)
+def test_advice_on_statistics_says_what_keeps_them_from_arriving(case, healthy):
+    momentum, steps, said = ADVICE[case]
+    row = GraphRow("conv", "conv", "3x3", "8x8x4", "3x3", 40, 40, steps, ())
+    seen = healthy._replace(facts={**healthy.facts, "statistics momentum": momentum}, graph=(row,))
+    assert said in BY_ID["batch-statistics-mismatch"].advice(seen).text
+
+
+@pytest.mark.parametrize(("made", "named"), [(40.0, False), (141.0, True)])
+def test_statistics_of_a_run_that_the_clock_cut_are_blamed_once_they_had_time(made, named, healthy):
+    facts = {"steps_of_the_whole_training": 180.0, "number_of_steps": made, "statistics_momentum": 0.9}
     seen = evidence("batch-statistics-mismatch", healthy, batch_minus_running_statistics_accuracy=0.3, **facts)
     assert (seen is not None) == named
 

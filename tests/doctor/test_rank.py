@@ -124,6 +124,24 @@ def test_what_a_cause_explains_is_not_first_though_substitution_says_so(plan, he
     assert severities(plan, healthy, telling, late) == [("loss", "cause")]
 
 
+@pytest.mark.parametrize(("strength", "first"), [(1.0, "loss"), (0.8, "step")])
+def test_evidence_that_speaks_for_itself_explains_what_gains_more(strength, first, plan, healthy):
+    summed, late = suspect("loss", "loss", 20, strength=strength), suspect("step", "optimisation", 80)
+    telling = summed._replace(cause=summed.cause._replace(explains=("step",)))
+    assert severities(plan, healthy, telling, late)[0] == (first, "cause")
+
+
+@pytest.mark.parametrize(("strength", "severity"), [(1.0, "cause"), (0.6, None)])
+def test_harm_that_the_run_shows_makes_a_cause_though_the_remedy_was_in_vain(strength, severity, plan, healthy):
+    item = suspect("labels", "labels", 12, strength=strength)
+    harmful = item._replace(cause=item.cause._replace(is_harmful=lambda seen: True))
+    findings, _ = weigh(low(plan), healthy, (harmful,))
+    assert [found.severity for found in findings] == ([] if severity is None else [severity])
+    assert all(found.remedy is None and found.trial.gain < 0.05 for found in findings)
+    harmless = item._replace(cause=item.cause._replace(is_harmful=lambda seen: False))
+    assert "cause" not in [found.severity for found in weigh(low(plan), healthy, (harmless,))[0]]
+
+
 def test_second_cause_that_adds_is_reported_too(plan, healthy):
     first, second = suspect("input", "data", 70), suspect("step", "optimisation", 90)
     assert severities(plan, healthy, first, second) == [("input", "cause"), ("step", "cause")]

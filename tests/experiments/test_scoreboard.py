@@ -60,6 +60,13 @@ def test_false_alarms_are_causes_and_not_warnings():
     np.testing.assert_allclose((scores.false_alarms, scores.warned, scores.blamed), (1 / 4, 1 / 4, 0))
 
 
+@pytest.mark.parametrize(("accuracy", "remedied", "unfounded"), [(0.3, 0.9, 0), (0.84, 0.92, 1), (0.5, None, 1)])
+def test_alarm_is_founded_where_whole_trainings_bear_it_out(accuracy, remedied, unfounded):
+    alarm = row("healthy, sgd", causes=["learning-rate-too-high"], accuracy=accuracy, remedied=remedied)
+    scores = score_rows([TWIN, alarm])
+    assert (scores.false_alarms, scores.unfounded) == (1 / 2, unfounded / 2)
+
+
 def test_remedies_count_where_the_cause_is_right():
     scores = score_rows([TWIN, SGD_TWIN, RIGHT, WRONG])
     assert (scores.num_remedied, scores.restored) == (1, 1.0)

@@ -12,6 +12,7 @@ from cnnprobe.types import Evidence, Remedy
 FEWEST_ZEROS = 0.02  # share of the scores that training sets to zero, from which dropout stands behind the last layer
 NOT_DECISIVE = 0.8  # of the strength: what needs a trial that chance would not pass
 ROUNDING = 1e-9  # variance over masks, beside that over images, which is none
+QUICK = 0.9 + 1e-6  # momentum of an average that arrives in a few dozen steps; as measured, in float32
 ARRIVED = 0.05  # share of the first statistics that may be left at the end of the user's own training
 
 
@@ -163,7 +164,7 @@ def _is_too_short(seen: Observation) -> bool:
 def _fresh_statistics(seen: Observation) -> tuple[Remedy, ...]:
     """A faster average where there is one; the batch's own statistics else."""
     momentum = fact(seen, "statistics momentum")
-    if 0.9 < momentum < 1.0:
+    if QUICK < momentum < 1.0:
         return (faster_statistics(momentum), use_batch_statistics)
     return (use_batch_statistics,)
 
@@ -171,15 +172,34 @@ def _fresh_statistics(seen: Observation) -> tuple[Remedy, ...]:
 def _advise_statistics(seen: Observation) -> Advice:
     """Where they get lost."""
     momentum = fact(seen, "statistics momentum")
-    if momentum < 1.0:
+    if momentum >= 1.0:
+        return Advice(
+            "Carry the updated statistics from step to step: keep what `apply(..., mutable=['batch_stats'])` returns.",
+            "outputs, updated = model.apply(variables, images, train=True, mutable=['batch_stats'])",
+        )
+    drops = _drops_before_normalising(seen)
+    if momentum > QUICK and not drops:
         return Advice(
             f"Lower the momentum of the batch statistics from {momentum:.4g} to 0.9, or train longer.",
             "nn.BatchNorm(momentum=0.9)",
         )
-    return Advice(
-        "Carry the updated statistics from step to step: keep what `apply(..., mutable=['batch_stats'])` returns.",
-        "outputs, updated = model.apply(variables, images, train=True, mutable=['batch_stats'])",
+    found = (
+        "Dropout stands in front of a batch normalisation"
+        if drops
+        else "The average is quick, so it is made of other maps than evaluation has"
     )
+    return Advice(
+        f"{found}: move dropout, and all noise that training alone has, behind the last batch normalisation, since it"
+        " adds a variance that evaluation lacks.",
+        "x = nn.relu(nn.BatchNorm(use_running_average=not train)(x))\nx = nn.Dropout(rate, deterministic=not train)(x)",
+    )
+
+
+def _drops_before_normalising(seen: Observation) -> bool:
+    """Whether dropout stands in front of a batch normalisation."""
+    steps = [step for row in seen.graph for step in row.steps]
+    dropped = [index for index, step in enumerate(steps) if step.startswith("dropout")]
+    return bool(dropped) and "batch norm" in steps[dropped[0] :]
 
 
 CAUSES = (
@@ -242,7 +262,10 @@ CAUSES = (
         "Batch normalisation trains with the statistics of each batch and evaluates with a running average. With a"
         " momentum m the average needs several times 1 / (1 - m) steps to arrive; until then every layer is scaled"
         " wrongly in evaluation alone.",
-        ("Ioffe & Szegedy, Batch normalization, ICML 2015",),
+        (
+            "Ioffe & Szegedy, Batch normalization, ICML 2015",
+            "Li et al., Understanding the disharmony between dropout and batch normalization, CVPR 2019",
+        ),
         look_alikes=(
             "Overfitting shows on validation images alone; this shows on the training images once they are evaluated"
             " with the stored statistics. Dropout makes the two modes differ the other way round: it makes training the"
