@@ -104,20 +104,28 @@ def healthy_problem(case: Case, *, seed: int) -> "Problem":
     return problem._replace(model=NETWORKS[case.network](len(class_names)))
 
 
-def trained(problem: "Problem") -> float:
-    """Balanced accuracy on held-out images after the whole training, mean over fresh seeds; 0 where that cannot be."""
+def trained(problem: "Problem") -> float | None:
+    """Balanced accuracy on held-out images after the whole training, mean over fresh seeds; None without such images.
+
+    It is the user's own number, by the problem's own `predict`; 0 where it is NaN.
+    """
     import numpy as np
 
     from cnnprobe import fit
 
-    reached = []
-    for seed in FRESH_SEEDS:
-        try:
-            history = fit(problem._replace(seed=problem.seed + seed), progress=False, probes={}, tap_every=None)
-        except Exception:  # a planted fault may stop a program
-            return 0.0
-        reached.append(history.valid["balanced_accuracy"][-1])
+    if problem.valid is None:
+        return None
+    again = [problem._replace(seed=problem.seed + seed) for seed in FRESH_SEEDS]
+    reached = [fit(each, progress=False, probes={}, tap_every=None).valid["balanced_accuracy"][-1] for each in again]
     return float(np.nan_to_num(np.mean(reached)))
+
+
+def trained_if_it_runs(problem: "Problem") -> float | None:
+    """The same, and 0 for a program that stops, as one with a planted fault may."""
+    try:
+        return trained(problem)
+    except Exception:  # whatever the fault raises
+        return 0.0
 
 
 def run_case(case: Case, *, budget_seconds: float, seed: int) -> dict[str, Any]:
@@ -131,13 +139,14 @@ def run_case(case: Case, *, budget_seconds: float, seed: int) -> dict[str, Any]:
     problem = change(healthy_problem(case, seed=seed))
     diagnosis = diagnose(problem, budget_seconds=budget_seconds)
     remedy = diagnosis.findings[0].remedy if diagnosis.findings else None
+    reach = trained_if_it_runs if case.kind == "fault" else trained  # a healthy problem that stops is an error
     return {
         "case": case.name,
         "verdict": diagnosis.verdict,
         "causes": [f.cause for f in diagnosis.findings if f.severity == "cause"],
         "warnings": [f.cause for f in diagnosis.findings if f.severity == "warning"],
-        "accuracy": trained(problem) if remedy or is_held_against(case.kind, case.variant) else None,
-        "remedied": trained(remedy(problem)) if remedy else None,
+        "accuracy": reach(problem) if remedy or is_held_against(case.kind, case.variant) else None,
+        "remedied": reach(remedy(problem)) if remedy else None,
         "seconds": round(diagnosis.seconds, 2),
         "untried": list(diagnosis.untried),
     }

@@ -29,7 +29,7 @@ later ones. Every one has a page: what it looks like, how it is told from what l
 
 | `diagnosis.verdict` | means |
 |---|---|
-| `faulty` | at least one cause, whose remedy was tried and helps; or a fault that needs no trial |
+| `faulty` | at least one cause, whose remedy was tried and helps; or one whose harm the run itself shows |
 | `healthy` | it learns, and no reading speaks for a fault |
 | `untrained` | too few steps for any network: train for longer before you judge it |
 | `under-trained` | nothing is wrong, and three times as many steps were measured to bring more |

@@ -77,9 +77,9 @@ def _unproved(seen: Observation, item: Suspect, tried: Tried | None, trial: Tria
     """A finding on decisive evidence alone: a cause if the run learnt nothing and no remedy speaks against it.
 
     That is so where none could be run, or where its gain is large but not beyond its spread over seeds; and where the
-    harm is measured on the run itself, though the remedy was run in vain. It is a warning where nothing but the remedy
-    could show harm and did not, as for a textbook fault that was measured to be benign here, and where other evidence
-    meets a gain from fresh seeds that may be chance.
+    run shows the harm, though the remedy was run in vain. It is a warning where nothing but the remedy could show harm
+    and did not, as for a textbook fault that was measured to be benign here, and where other evidence meets a gain from
+    fresh seeds that may be chance.
     """
     strength, is_lost = item.evidence.strength, not (has_learnt(seen) or is_cut_short(seen))
     if tried is None:
@@ -92,9 +92,10 @@ def _unproved(seen: Observation, item: Suspect, tried: Tried | None, trial: Tria
     may_gain = len(trial.control) > 1 and trial.gain >= ENOUGH  # from fresh seeds
     if strength < (SUFFICIENT if item.cause.is_textbook or may_gain else DECISIVE):
         return None
-    if strength >= DECISIVE and item.cause.is_harmful is not None and item.cause.is_harmful(seen):
+    is_shown = item.cause.shows_harm is not None and item.cause.shows_harm(seen)
+    if strength >= DECISIVE and is_shown and not trial.gain >= ENOUGH:
         return finding(seen, item, "cause", trial=trial)
-    is_harmful = strength >= DECISIVE and trial.gain >= ENOUGH and is_lost
+    is_harmful = strength >= DECISIVE and trial.gain >= ENOUGH and (is_lost or is_shown)
     return finding(seen, item, "cause" if is_harmful else "warning", remedy=tried.attempt.remedy, trial=trial)
 
 
@@ -103,17 +104,16 @@ def _add_unproved(
 ) -> list[Finding]:
     """The proved causes and what else the evidence alone supports; what an earlier cause explains is left out.
 
-    Beside proved causes only those are causes whose harm no trial could show: a score that is read wrong stays so.
+    Beside proved causes only those are causes that nothing else explains: a score that is read wrong stays so.
     """
     stages = {cause.id: STAGES.index(cause.stage) for cause in CAUSES}
     runs = {item.suspect.cause.id: item for item in tried}
     findings = list(causes)
     for item in sorted(suspects, key=depth):
         explained = any(f.severity == "cause" and stages[f.cause] <= depth(item) for f in findings)
-        name = item.cause.id
-        finding = None if explained else _unproved(seen, item, runs.get(name), trials.get(name))
-        is_free = not causes or item.cause.is_harmful is not None
-        if finding is not None and (is_free or finding.severity != "cause"):
+        name, is_free = item.cause.id, item.cause.stands_alone
+        finding = None if explained and not is_free else _unproved(seen, item, runs.get(name), trials.get(name))
+        if finding is not None and (is_free or not causes or finding.severity != "cause"):
             findings.append(finding)
     return findings
 

@@ -180,12 +180,12 @@ def score(problem: Problem, bench: Bench, weights: tuple[Params, State]) -> floa
     if ids is None:
         return float("nan")
     outputs = evaluated(problem, bench, weights, bench.valid.images)
-    reached = float(balanced_accuracy(_predicted(problem, bench, outputs), ids, bench.num_classes))
+    reached = float(balanced_accuracy(predicted(problem, bench, outputs), ids, bench.num_classes))
     classes = np.unique(ids)
     return reached * float(np.mean((classes >= 0) & (classes < bench.num_classes)))
 
 
-def _predicted(problem: Problem, bench: Bench, outputs: Outputs) -> np.ndarray:
+def predicted(problem: Problem, bench: Bench, outputs: Outputs) -> np.ndarray:
     """Classes by the doctor's own rule; by the user's metric where no output has a score for each class."""
     if problem.predict is None or main_output(outputs, bench.num_classes).shape[-1:] == (bench.num_classes,):
         return decide(outputs, bench.num_classes)

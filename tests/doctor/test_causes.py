@@ -184,4 +184,4 @@ def test_what_a_cause_explains_stands_no_earlier():
     stages = {cause.id: STAGES.index(cause.stage) for cause in CAUSES}
     pairs = [(cause.id, name) for cause in CAUSES for name in cause.explains]
     assert pairs
-    assert all(stages[cause] <= stages[name] and cause != name for cause, name in pairs)
+    assert all(stages[cause] <= stages[name] and (name, cause) not in pairs for cause, name in pairs)

@@ -131,13 +131,32 @@ def test_small_leak_is_tried_and_a_harmful_one_is_not(healthy):
     assert BY_ID["train-valid-overlap"].remedies(harmful) == ()
 
 
-@pytest.mark.parametrize(("lost", "error", "is_harmful"), [(0.4, 0.02, True), (0.04, 0.01, False), (0.1, 0.06, False)])
-def test_imbalance_is_harmful_where_rare_classes_cost_more_than_chance(lost, error, is_harmful, healthy):
-    cost = {"accuracy lost to rare classes": lost, "error of the accuracy lost to rare classes": error}
-    facts = {"label entropy": 0.1, "label majority share": 0.96, **cost}
-    seen, cause = healthy._replace(facts={**healthy.facts, **facts}), BY_ID["class-imbalance"]
-    assert cause.is_harmful(seen) == is_harmful
-    assert f"{lost:.0%} of balanced accuracy" in cause.evidence(seen).sentence
+IMBALANCE = {"label entropy": 0.1, "label majority share": 0.96, "accuracy lost to rare classes": 0.4}
+IMBALANCE |= {"error of the accuracy lost to rare classes": 0.02, "training accuracy": 1.0, "generalisation gap": 0.5}
+IMBALANCE |= {"gain from doubling the images": 0.15, "error of the gain from doubling": 0.03}
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_harmful"),
+    [
+        ({}, True),
+        ({"accuracy lost to rare classes": 0.04, "error of the accuracy lost to rare classes": 0.01}, False),
+        ({"error of the accuracy lost to rare classes": 0.25}, False),
+        ({"accuracy lost to rare classes": -0.1}, False),
+        ({"gain from doubling the images": 0.01}, False),  # rare classes that are but harder
+        ({"training accuracy": 0.5}, False),  # a run that has not fitted its images yet
+    ],
+)
+def test_imbalance_shows_harm_where_rare_classes_lack_images(changed, is_harmful, healthy):
+    seen, cause = healthy._replace(facts={**healthy.facts, **IMBALANCE, **changed}), BY_ID["class-imbalance"]
+    assert cause.shows_harm(seen) == is_harmful
+
+
+@pytest.mark.parametrize(("lost", "is_said"), [(0.4, True), (0.03, False), (-0.1, False)])
+def test_what_rare_classes_cost_is_said_where_it_is_beyond_chance(lost, is_said, healthy):
+    facts = {**healthy.facts, **IMBALANCE, "accuracy lost to rare classes": lost}
+    sentence = BY_ID["class-imbalance"].evidence(healthy._replace(facts=facts)).sentence
+    assert ("40 points higher" in sentence) == is_said
 
 
 def test_small_leak_of_a_source_makes_no_finding(healthy):

@@ -35,7 +35,7 @@ IMAGES = (RNG.random((200, 8, 8, 1)) + np.where(LABELS[:, None, None, None], 1.0
 def problem(**fields):
     valid = Dataset(IMAGES[150:], LABELS[150:])
     given = {"train": Dataset(IMAGES[:150], LABELS[:150]), "valid": valid, "num_classes": 2, "num_epochs": 3, **fields}
-    return Problem(small_cnn(2), cross_entropy, optax.adam(1e-3), **given)
+    return Problem(small_cnn(given["num_classes"]), cross_entropy, optax.adam(1e-3), **given)
 
 
 def weights(of):
@@ -254,6 +254,23 @@ def test_rare_class_that_is_never_recognised_is_measured():
     run = train_run(sick, bench, num_steps=3, seconds=100, deadline=float("inf"))
     blind = run._replace(last=jax.tree.map(np.zeros_like, run.last))  # the first of equal scores wins: the common class
     assert look_at_balance(bench, blind)["accuracy lost to rare classes"] == 0.5
+    assert look_at_balance(bench._replace(has_valid=False), blind) == {}
+
+
+def test_class_that_training_lacks_is_not_counted_among_the_common_ones():
+    kept = np.flatnonzero((LABELS[:150] == 0) | (np.arange(150) < 6))
+    sick = problem(train=Dataset(IMAGES[kept], LABELS[kept]), num_classes=3)
+    sick = sick._replace(valid=Dataset(IMAGES[150:], np.where(np.arange(50) < 20, 2, LABELS[150:])))
+    bench = make_bench(sick)
+    run = train_run(sick, bench, num_steps=3, seconds=100, deadline=float("inf"))
+    blind = run._replace(last=jax.tree.map(np.zeros_like, run.last))
+    assert look_at_balance(bench, blind)["accuracy lost to rare classes"] == 0.5
+
+
+def test_one_image_of_a_rare_class_is_no_certainty():
+    lost, error = lost_to(np.arange(33) == 32, np.arange(33) < 32, (np.arange(33) == 32).astype(int))
+    assert lost == 0.5
+    assert lost < 3 * error
 
 
 def test_balanced_classes_cost_nothing():

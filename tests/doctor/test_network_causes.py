@@ -322,8 +322,10 @@ def test_usual_statistics_are_not_blamed_for_a_training_of_few_steps(momentum, w
 NORMED = ("batch norm", "relu")
 ADVICE = {  # momentum, what follows the layers, and what the advice must say
     "lost": (1.0, NORMED, "Carry the updated statistics"),
-    "slow": (0.999, (*NORMED, "dropout 0.5"), "from 0.999 to 0.9"),
-    "dropped before": (0.999, ("dropout 0.5", *NORMED), "Dropout stands in front"),
+    "unknown": (float("nan"), NORMED, "Carry the updated statistics"),
+    "slow": (0.999, (*NORMED, "dropout 0.5"), "from 0.999 to 0.9, or train longer."),
+    "slow and dropped before": (0.999, ("dropout 0.5", *NORMED), "train longer. Dropout stands in front"),
+    "dropped before": (0.8999, ("dropout 0.5", *NORMED), "Dropout stands in front"),
     "neither": (0.9, NORMED, "The average is quick"),
 }
 
@@ -336,9 +338,11 @@ def test_advice_on_statistics_says_what_keeps_them_from_arriving(case, healthy):
     assert said in BY_ID["batch-statistics-mismatch"].advice(seen).text
 
 
-@pytest.mark.parametrize(("made", "named"), [(40.0, False), (141.0, True)])
-def test_statistics_of_a_run_that_the_clock_cut_are_blamed_once_they_had_time(made, named, healthy):
-    facts = {"steps_of_the_whole_training": 180.0, "number_of_steps": made, "statistics_momentum": 0.9}
+@pytest.mark.parametrize(
+    ("made", "whole", "named"), [(40.0, 180.0, False), (141.0, 180.0, True), (141.0, 2000.0, False)]
+)
+def test_statistics_of_a_run_that_the_clock_cut_are_blamed_once_they_had_time(made, whole, named, healthy):
+    facts = {"steps_of_the_whole_training": whole, "number_of_steps": made, "statistics_momentum": 0.9}
     seen = evidence("batch-statistics-mismatch", healthy, batch_minus_running_statistics_accuracy=0.3, **facts)
     assert (seen is not None) == named
 

@@ -134,11 +134,11 @@ def test_evidence_that_speaks_for_itself_explains_what_gains_more(strength, firs
 @pytest.mark.parametrize(("strength", "severity"), [(1.0, "cause"), (0.6, None)])
 def test_harm_that_the_run_shows_makes_a_cause_though_the_remedy_was_in_vain(strength, severity, plan, healthy):
     item = suspect("labels", "labels", 12, strength=strength)
-    harmful = item._replace(cause=item.cause._replace(is_harmful=lambda seen: True))
+    harmful = item._replace(cause=item.cause._replace(shows_harm=lambda seen: True))
     findings, _ = weigh(low(plan), healthy, (harmful,))
     assert [found.severity for found in findings] == ([] if severity is None else [severity])
     assert all(found.remedy is None and found.trial.gain < 0.05 for found in findings)
-    harmless = item._replace(cause=item.cause._replace(is_harmful=lambda seen: False))
+    harmless = item._replace(cause=item.cause._replace(shows_harm=lambda seen: False))
     assert "cause" not in [found.severity for found in weigh(low(plan), healthy, (harmless,))[0]]
 
 
@@ -158,11 +158,21 @@ def test_cause_without_remedy_needs_its_evidence_and_a_run_that_learnt_nothing(p
     assert severities(plan, healthy, suspect("labels", "labels", None)) == [("labels", "warning")]
 
 
-def test_harm_that_no_trial_can_show_stands_beside_a_proved_cause(plan, healthy):
-    proved, leak = suspect("step", "optimisation", 80), suspect("input", "data", None)
-    measured = leak._replace(cause=leak.cause._replace(is_harmful=lambda seen: True))
-    assert severities(plan, healthy, proved, measured) == [("step", "cause"), ("input", "cause")]
-    assert severities(plan, healthy, proved, leak) == [("step", "cause"), ("input", "warning")]
+@pytest.mark.parametrize(("name", "stage"), [("input", "data"), ("late", "generalisation")])
+def test_what_nothing_explains_stands_beside_a_proved_cause(name, stage, plan, healthy):
+    proved, leak = suspect("step", "optimisation", 80), suspect(name, stage, None)
+    leak = leak._replace(cause=leak.cause._replace(is_harmful=lambda seen: True))
+    alone = leak._replace(cause=leak.cause._replace(stands_alone=True))
+    assert severities(plan, healthy, proved, alone) == [("step", "cause"), (name, "cause")]
+    assert severities(plan, healthy, proved, leak) == [("step", "cause")]
+
+
+def test_a_run_that_shows_harm_keeps_a_remedy_that_gained(plan, healthy, monkeypatch):
+    gains = [0.0, 0.2, 0.0, 0.2, 0.0, 0.0]
+    fake_runs(monkeypatch, lambda plan, problem, seed: Scored(0.1 + (0.2 if seed == 0 else gains[seed - 1]), CURVE))
+    item = suspect("labels", "labels", 80)
+    findings, _ = weigh(low(plan), healthy, (item._replace(cause=item.cause._replace(shows_harm=lambda seen: True)),))
+    assert [(found.severity, found.remedy is not None) for found in findings] == [("cause", True)]
 
 
 def test_run_that_the_clock_cut_short_proves_nothing(plan, lost):

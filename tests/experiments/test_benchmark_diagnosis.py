@@ -4,6 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+import cnnprobe
+from cnnprobe.types import History
 from experiments import benchmark_diagnosis
 from experiments.benchmark_diagnosis import Case, cases, chosen, run
 from experiments.cli import BadInputError
@@ -70,6 +72,32 @@ def test_one_planted_fault_is_scored_right():
     case = Case("fashion_mnist", "linen", "fault", "sum_loss")
     row = benchmark_diagnosis.run_case(case, budget_seconds=100.0, seed=3)
     assert (row["verdict"], row["causes"][:1]) == ("faulty", ["loss-summed-not-averaged"])
+    assert row["remedied"] > row["accuracy"] + 0.1
+
+
+def test_whole_trainings_are_of_fresh_seeds_and_by_the_users_own_metric(monkeypatch):
+    seeds = []
+
+    def fit(problem, **_):
+        seeds.append(problem.seed)
+        return History({}, {}, {}, {"balanced_accuracy": np.array([0.1, 0.2 * len(seeds)])}, 2)
+
+    monkeypatch.setattr(cnnprobe, "fit", fit)
+    problem = benchmark_diagnosis.healthy_problem(Case("textures", "plain", "healthy", "adam"), seed=1)
+    assert benchmark_diagnosis.trained(problem) == pytest.approx(0.3)
+    assert seeds == [problem.seed + 11, problem.seed + 12]
+    assert benchmark_diagnosis.trained(problem._replace(valid=None)) is None
+
+
+def test_a_fault_that_stops_its_program_reaches_nothing_and_a_healthy_one_may_not(monkeypatch):
+    def fit(problem, **_):
+        raise TypeError("stopped")
+
+    monkeypatch.setattr(cnnprobe, "fit", fit)
+    problem = benchmark_diagnosis.healthy_problem(Case("textures", "plain", "healthy", "adam"), seed=1)
+    assert benchmark_diagnosis.trained_if_it_runs(problem) == 0.0
+    with pytest.raises(TypeError, match="stopped"):
+        benchmark_diagnosis.trained(problem)
 
 
 def test_a_benchmark_killed_within_a_line_goes_on(tmp_path, diagnosed):

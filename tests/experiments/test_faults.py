@@ -84,6 +84,18 @@ def test_sorted_batches_go_through_one_class_after_the_other(problem):
     assert np.all(np.diff(sorted_problem.train.labels) >= 0)
 
 
+def test_mask_of_a_batch_leaves_out_the_same_features_of_every_image(problem):
+    init, apply = plant(problem, "dropout_mask_shared").model
+    images, key = np.ones((6, *np.shape(problem.train.images)[1:]), np.float32), jax.random.key(0)
+    params, state = init(key, images)
+    one_each = {**params, "head": {"kernel": np.eye(64, dtype=np.float32), "bias": np.zeros(64)}}
+    dropped = apply(one_each, state, images * np.arange(1, 7)[:, None, None, None], key=key, train=True)[0] == 0
+    kept = apply(one_each, state, images, key=key, train=False)[0] > 0
+    lost = np.asarray(dropped & kept)
+    np.testing.assert_array_equal(lost, np.tile(lost[:1], (6, 1)))
+    assert 0.6 < lost.sum() / kept.sum() < 1
+
+
 def test_class_imbalance_keeps_the_first_class_whole(problem):
     counts = np.bincount(plant(problem, "class_imbalance").train.labels, minlength=10)
     assert counts[0] == np.sum(problem.train.labels == 0)

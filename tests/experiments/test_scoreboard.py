@@ -5,7 +5,7 @@ import pytest
 
 from experiments.faults import EXPECTED, FAULTS, OWN_NETWORK, TWINS
 from experiments.healthy import HEALTHY
-from experiments.scoreboard import HEALTHY_TWIN, confusion, judge, score_rows, write_scores
+from experiments.scoreboard import HEALTHY_TWIN, confusion, is_held_against, judge, score_rows, write_scores
 
 
 def row(case, *, causes=(), warnings=(), accuracy=0.8, remedied=None, seconds=10.0):
@@ -37,6 +37,13 @@ def test_every_fault_says_what_it_is():
 def test_twins_are_healthy_problems():
     assert set(TWINS) <= set(FAULTS)
     assert {HEALTHY_TWIN, *TWINS.values()} <= set(HEALTHY)
+
+
+def test_faults_and_their_twins_are_trained_to_the_end():
+    assert is_held_against("fault", "sum_loss")
+    assert [name for name in HEALTHY if is_held_against("healthy", name)] == [
+        name for name in HEALTHY if name in {HEALTHY_TWIN, *TWINS.values()}
+    ]
 
 
 def test_a_fault_with_an_optimizer_of_its_own_is_held_against_a_twin_with_the_same():

@@ -11,16 +11,23 @@ from cnnprobe.doctor.learning_curve import FITTED
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.types import Evidence
 
+GAP, MARGIN = "generalisation gap", 1.2  # of the largest healthy one
+
+
+def lacks_images(seen: Observation) -> bool:
+    """Whether training images are fitted, held-out images are not, and more images are measured to help."""
+    slope, error = fact(seen, "gain from doubling the images"), fact(seen, "error of the gain from doubling")
+    is_behind = fact(seen, GAP) > highest(GAP, factor=MARGIN) and fact(seen, "training accuracy") > FITTED
+    return is_behind and slope >= ENOUGH and not slope < error
+
 
 def _too_few(seen: Observation) -> Evidence | None:
-    """Training images fitted, held-out images not, and a measured slope that says that more images would help."""
-    gap, slope = fact(seen, "generalisation gap"), fact(seen, "gain from doubling the images")
-    start = highest("generalisation gap", factor=1.2)
-    error = fact(seen, "error of the gain from doubling")
-    is_measured = slope >= ENOUGH and not slope < error
-    if not (gap > start and fact(seen, "training accuracy") > FITTED and is_measured):
+    """A measured slope that says that more images would help."""
+    if not lacks_images(seen):
         return None
-    strength = 0.5 + 0.5 * graded(gap, start, start + 0.3)
+    slope, error = fact(seen, "gain from doubling the images"), fact(seen, "error of the gain from doubling")
+    start = highest(GAP, factor=MARGIN)
+    strength = 0.5 + 0.5 * graded(fact(seen, GAP), start, start + 0.3)
     spread = "" if math.isnan(error) else f" ± {100 * error:.0f}"
     per_class = num_examples(seen.bench.problem.train) / seen.bench.num_classes
     sentence = (
@@ -28,7 +35,7 @@ def _too_few(seen: Observation) -> Evidence | None:
         f" {fact(seen, 'validation accuracy'):.0%} on others; from half the images to all of them that rose by"
         f" {100 * slope:.0f}{spread} points."
     )
-    names = ("generalisation gap", "training accuracy", "validation accuracy", "gain from doubling the images")
+    names = (GAP, "training accuracy", "validation accuracy", "gain from doubling the images")
     return Evidence(sentence, readings(seen, *names), strength)
 
 

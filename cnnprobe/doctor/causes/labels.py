@@ -1,14 +1,13 @@
 """Faults of the labels, their balance and their order."""
 
-import math
 from functools import partial
 
 import numpy as np
 
 from cnnprobe.doctor.bench import above_chance
+from cnnprobe.doctor.causes.generalisation import lacks_images
 from cnnprobe.doctor.causes.pairing import MOVED, dealt_anew_share
-from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, lowest, readings
-from cnnprobe.doctor.harm import ENOUGH, ERRORS
+from cnnprobe.doctor.causes.record import Advice, Cause, costs, fact, graded, lowest, readings
 from cnnprobe.doctor.looks.passes import UNSURE_Z
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import use_cross_entropy
@@ -17,6 +16,7 @@ from cnnprobe.types import Dataset, Evidence, Remedy
 
 PAIRED_Z = 4.0  # standard deviations of the permutation null that only paired labels reach
 MISREAD = ("shifted-labels", "labels-out-of-range")  # names of losses that pull towards another class
+LOST = "accuracy lost to rare classes"
 FEWEST_FOR_PAIRING = 300  # images, below which neighbours miss much
 
 
@@ -124,20 +124,22 @@ def _imbalanced(seen: Observation) -> Evidence | None:
     if not strength:
         return None
     sentence = f"One class holds {majority:.1%} of the training labels; guessing it blindly is right that often."
-    lost = fact(seen, "accuracy lost to rare classes")
-    if not math.isnan(lost):
-        sentence += f" Rare classes are recognised worse than the others, which costs {lost:.0%} of balanced accuracy."
-    names = ("label entropy", "label majority share", "validation accuracy", "accuracy lost to rare classes")
+    if costs(seen, LOST):
+        sentence += (
+            " Were rare classes recognised as well as the others, balanced accuracy would be"
+            f" {100 * fact(seen, LOST):.0f} points higher."
+        )
+    names = ("label entropy", "label majority share", "validation accuracy", LOST)
     return Evidence(sentence, readings(seen, *names), max(strength, 0.3))
 
 
 def _neglects_rare_classes(seen: Observation) -> bool:
-    """Whether what rare classes are recognised worse than others is measured to cost what counts as harm.
+    """Whether rare classes are recognised worse than others, and more images are measured to help.
 
-    No trial may show it: where a class has two images, they may be drawn as often as you like.
+    Drawing a class of two images more often may gain nothing. Classes may differ in difficulty, too: without a gain
+    from more images, nothing says that it is their number that matters.
     """
-    lost, error = fact(seen, "accuracy lost to rare classes"), fact(seen, "error of the accuracy lost to rare classes")
-    return lost >= max(ENOUGH, ERRORS * error)
+    return costs(seen, LOST) and lacks_images(seen)
 
 
 def _balance(seen: Observation) -> tuple[Remedy, ...]:
@@ -237,7 +239,7 @@ CAUSES = (
             " its labels balanced. Here gradients flow, and an accuracy that equals the share of the common class is no"
             " sign of learning: balanced accuracy tells."
         ),
-        is_harmful=_neglects_rare_classes,
+        shows_harm=_neglects_rare_classes,
     ),
     Cause(
         "batches-not-shuffled",

@@ -57,6 +57,7 @@ CAUSES = (
         " in the network to mend the number can only harm it.",
         ("Humbatova et al., Taxonomy of real faults in deep learning systems, ICSE 2020",),
         is_harmful=always,
+        stands_alone=True,
         look_alikes=(
             "Every fault of training spoils the outputs; here the outputs are right and the reported number is not. A"
             " threshold that was moved on purpose for a rare class trades accuracy for balanced accuracy: the finding"

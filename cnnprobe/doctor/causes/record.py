@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from cnnprobe.doctor.bands import healthy_band
+from cnnprobe.doctor.harm import ENOUGH, ERRORS
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.types import Evidence, Reading, Remedy
 
@@ -33,6 +34,8 @@ class Cause(NamedTuple):
     explanation: str
     references: tuple[str, ...]
     is_harmful: Callable[[Observation], bool] | None = None  # where no trial can tell; None: if the run learnt nothing
+    shows_harm: Callable[[Observation], bool] | None = None  # where the run may, though the remedy was run in vain
+    stands_alone: bool = False  # what no fault of another stage explains
     is_textbook: bool = False  # worth a warning where its remedy was run in vain, though the evidence is not decisive
     explains: tuple[str, ...] = ()  # ids of causes that are but its results, where its own remedy gains as well
     look_alikes: str = ""  # which faults end alike, and what tells this one from them; ids of causes in backticks
@@ -95,3 +98,8 @@ def lowest(name: str, *, factor: float = 1.0) -> float:
 def fact(seen: Observation, name: str) -> float:
     """One measured number; NaN where it was not measured, which fails every comparison."""
     return seen.facts.get(name, math.nan)
+
+
+def costs(seen: Observation, name: str) -> bool:
+    """Whether a measured loss of accuracy counts as harm, and is beyond its error."""
+    return fact(seen, name) >= max(ENOUGH, ERRORS * fact(seen, f"error of the {name}"))

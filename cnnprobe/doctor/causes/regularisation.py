@@ -12,7 +12,12 @@ from cnnprobe.types import Evidence, Remedy
 FEWEST_ZEROS = 0.02  # share of the scores that training sets to zero, from which dropout stands behind the last layer
 NOT_DECISIVE = 0.8  # of the strength: what needs a trial that chance would not pass
 ROUNDING = 1e-9  # variance over masks, beside that over images, which is none
-QUICK = 0.9 + 1e-6  # momentum of an average that arrives in a few dozen steps; as measured, in float32
+QUICK = 0.91  # momentum of an average that arrives in a few dozen steps, as measured in bfloat16 at worst
+MOVE_NOISE = (
+    "Move noise that training alone has behind the last batch normalisation: it adds a variance that evaluation lacks."
+)
+MOVE_DROPOUT = f"Dropout stands in front of a batch normalisation. {MOVE_NOISE}"
+MOST = 0.5  # of the user's own training
 ARRIVED = 0.05  # share of the first statistics that may be left at the end of the user's own training
 
 
@@ -130,9 +135,11 @@ def _stale(seen: Observation) -> Evidence | None:
     strength = graded(gap, start, start + 0.1)
     if not strength or _is_still_coming(seen) or _is_too_short(seen):
         return None
+    momentum = fact(seen, "statistics momentum")
+    why = "are those of other maps" if momentum <= QUICK else "have not arrived"
     sentence = (
-        f"On the same training images the network is {gap:.0%} points better with the statistics of the batch than"
-        f" with the stored ones: the stored ones have not arrived (momentum {fact(seen, 'statistics momentum'):.4g})."
+        f"On the same training images the network is {100 * gap:.0f} points better with the statistics of the batch"
+        f" than with the stored ones: the stored ones {why} (momentum {momentum:.4g})."
     )
     return Evidence(
         sentence,
@@ -144,12 +151,13 @@ def _stale(seen: Observation) -> Evidence | None:
 def _is_still_coming(seen: Observation) -> bool:
     """Whether the user's own training, of which the run is a part, is long enough for the statistics to arrive.
 
-    Twice the steps of an average are enough for it while weights move, in the run as in the whole training.
+    They have had their time in a run that is most of it and twice as long as they take while weights stand still.
     """
     whole, momentum = fact(seen, "steps of the whole training"), fact(seen, "statistics momentum")
     made = fact(seen, "number of steps")
     arrives = 0 < momentum < 1 and whole > made and momentum**whole < ARRIVED
-    return arrives and momentum ** (made / 2) >= ARRIVED and not fact(seen, "settling passes") > 0
+    had_time = made >= MOST * whole and momentum ** (made / 2) < ARRIVED
+    return arrives and not had_time and not fact(seen, "settling passes") > 0
 
 
 def _is_too_short(seen: Observation) -> bool:
@@ -172,27 +180,17 @@ def _fresh_statistics(seen: Observation) -> tuple[Remedy, ...]:
 def _advise_statistics(seen: Observation) -> Advice:
     """Where they get lost."""
     momentum = fact(seen, "statistics momentum")
-    if momentum >= 1.0:
+    if not momentum < 1.0:
         return Advice(
             "Carry the updated statistics from step to step: keep what `apply(..., mutable=['batch_stats'])` returns.",
             "outputs, updated = model.apply(variables, images, train=True, mutable=['batch_stats'])",
         )
     drops = _drops_before_normalising(seen)
-    if momentum > QUICK and not drops:
-        return Advice(
-            f"Lower the momentum of the batch statistics from {momentum:.4g} to 0.9, or train longer.",
-            "nn.BatchNorm(momentum=0.9)",
-        )
-    found = (
-        "Dropout stands in front of a batch normalisation"
-        if drops
-        else "The average is quick, so it is made of other maps than evaluation has"
-    )
-    return Advice(
-        f"{found}: move dropout, and all noise that training alone has, behind the last batch normalisation, since it"
-        " adds a variance that evaluation lacks.",
-        "x = nn.relu(nn.BatchNorm(use_running_average=not train)(x))\nx = nn.Dropout(rate, deterministic=not train)(x)",
-    )
+    if momentum > QUICK:
+        text = f"Lower the momentum of the batch statistics from {momentum:.4g} to 0.9, or train longer."
+        return Advice(f"{text} {MOVE_DROPOUT}" if drops else text, "nn.BatchNorm(momentum=0.9)")
+    text = MOVE_DROPOUT if drops else f"The average is quick: something makes training's maps differ. {MOVE_NOISE}"
+    return Advice(text, "x = nn.Dropout(rate, deterministic=not train)(nn.relu(nn.BatchNorm(not train)(x)))")
 
 
 def _drops_before_normalising(seen: Observation) -> bool:

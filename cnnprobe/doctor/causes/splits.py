@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from cnnprobe.doctor.bench import above_chance
-from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, highest, readings, rising
-from cnnprobe.doctor.harm import ENOUGH, ERRORS
+from cnnprobe.doctor.causes.record import Advice, Cause, costs, fact, graded, highest, readings, rising
+from cnnprobe.doctor.harm import ENOUGH
 from cnnprobe.doctor.looks.splits import occurs_in
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies_data import divide_anew, keep_valid
@@ -107,8 +107,7 @@ def _overlapping(seen: Observation) -> Evidence | None:
 
 def _is_flattered(seen: Observation) -> bool:
     """Whether the accuracy that the owner reads is measured to be too high by what counts as harm."""
-    owed, error = fact(seen, "accuracy owed to the leak"), fact(seen, "error of the accuracy owed to the leak")
-    return owed >= max(ENOUGH, ERRORS * error)
+    return costs(seen, "accuracy owed to the leak")
 
 
 def _keep_fresh(seen: Observation) -> tuple[Remedy, ...]:
@@ -170,6 +169,7 @@ CAUSES = (
             "Barz & Denzler, Do we train on test data?, Journal of Imaging 2020",
         ),
         is_harmful=_is_flattered,
+        stands_alone=True,
         look_alikes=(
             "No curve gives it away: a small gap between training and validation is what one hopes for. Comparing the"
             " images does, and the network is then right for the shared ones more often than for the others."

@@ -5,9 +5,9 @@ import math
 import numpy as np
 from jaxtyping import Bool, Int
 
-from cnnprobe.doctor.bench import Bench, decide
+from cnnprobe.doctor.bench import Bench
 from cnnprobe.doctor.looks.splits import training_ids
-from cnnprobe.doctor.run import Run, evaluated
+from cnnprobe.doctor.run import Run, evaluated, predicted
 
 RARE = 0.5  # of an equal share of the training images, below which a class is rare
 
@@ -23,25 +23,29 @@ def lost_to(
 ) -> tuple[float, float]:
     """Balanced accuracy that is lost where rare classes are recognised worse than the others; its standard error.
 
-    With the mean recall of the common classes for all of them, balanced accuracy would be higher by as much.
+    With the mean recall of the common classes for all of them, balanced accuracy would be higher by as much. A few hits
+    and no miss are no certainty: the error is that of Laplace's estimate, (hits + 1) / (images + 2).
     """
-    classes, first = np.unique(ids, return_index=True)
-    hits = [is_right[ids == each] for each in classes]
-    recall = np.array([np.mean(hit) for hit in hits])
-    variance = np.array([np.var(hit) / len(hit) for hit in hits])
-    rare = is_rare[first]
+    classes, first, counts = np.unique(ids, return_index=True, return_counts=True)
+    hits = np.array([np.sum(is_right[ids == each]) for each in classes])
+    recall, likely = hits / counts, (hits + 1) / (counts + 2)
+    variance, rare = likely * (1 - likely) / counts, is_rare[first]
     error = math.sqrt(variance[rare].sum() / rare.sum() ** 2 + variance[~rare].sum() / (~rare).sum() ** 2)
     return float(recall[~rare].mean() - recall.mean()), float(rare.mean() * error)
 
 
 def look_at_balance(bench: Bench, run: Run) -> dict[str, float]:
-    """What rare classes cost on the validation images; nothing where all classes are about as frequent."""
-    trained_on, ids = training_ids(bench), bench.valid.ids
-    if trained_on is None or ids is None:
+    """What rare classes cost on the validation images; nothing where all classes are about as frequent.
+
+    Classes that training lacks are another fault, and do not count.
+    """
+    if not bench.has_valid or bench.valid.ids is None or (trained_on := training_ids(bench)) is None:
         return {}
-    is_rare = np.isin(ids, rare_classes(trained_on, bench.num_classes))
+    rare, is_known = rare_classes(trained_on, bench.num_classes), np.isin(bench.valid.ids, trained_on)
+    ids = bench.valid.ids[is_known]
+    is_rare = np.isin(ids, rare)
     if is_rare.all() or not is_rare.any():
         return {}
-    is_right = decide(evaluated(bench.problem, bench, run.last, bench.valid.images), bench.num_classes) == ids
-    lost, error = lost_to(is_rare, is_right, ids)
+    outputs = evaluated(bench.problem, bench, run.last, bench.valid.images)
+    lost, error = lost_to(is_rare, predicted(bench.problem, bench, outputs)[is_known] == ids, ids)
     return {"accuracy lost to rare classes": lost, "error of the accuracy lost to rare classes": error}
