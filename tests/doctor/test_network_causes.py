@@ -1,5 +1,7 @@
 """Causes of the network, its loss and its optimizer: what they need to speak, and what must keep them silent."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -317,6 +319,15 @@ def test_usual_statistics_are_not_blamed_for_a_training_of_few_steps(momentum, w
     facts = {"steps_of_the_whole_training": whole, "number_of_steps": whole, "statistics_momentum": momentum}
     seen = evidence("batch-statistics-mismatch", healthy, batch_minus_running_statistics_accuracy=0.3, **facts)
     assert (seen is not None) == named
+
+
+@pytest.mark.parametrize(("growth", "named"), [(1.2, True), (50.0, False), (math.nan, True), (math.inf, True)])
+def test_steps_that_are_small_beside_parameters_that_blew_up_are_not_too_small(growth, named, healthy):
+    low = _bands()["log10 of update over parameter"][0]
+    facts = {"number_of_steps": 180.0, "steps_of_the_whole_training": 180.0, "parameter_growth": growth}
+    assert (
+        evidence("updates-too-small", healthy, log10_of_update_over_parameter=low - 1, **facts) is not None
+    ) == named
 
 
 NORMED = ("batch norm", "relu")

@@ -114,7 +114,8 @@ def _creeping(seen: Observation) -> Evidence | None:
     ratio, start = fact(seen, "log10 of update over parameter"), lowest("log10 of update over parameter") - 0.3
     # A training many times as long as the probed run may get there with steps as much smaller.
     patience = math.log10(max(fact(seen, "steps of the whole training") / max(fact(seen, "number of steps"), 1.0), 1.0))
-    strength = graded(ratio + min(patience, MOST_PATIENCE) + _owed_to_the_loss(seen), start, start - 0.7)
+    owed = _owed_to_the_loss(seen) + _owed_to_growth(seen)
+    strength = graded(ratio + min(patience, MOST_PATIENCE) + owed, start, start - 0.7)
     # Of units that have died updates are small too: that is another fault's doing.
     has_died = max(fact(seen, "first zero gradient share"), fact(seen, "last zero gradient share")) > 0.95
     if not strength or has_died:
@@ -133,6 +134,12 @@ def _owed_to_the_loss(seen: Observation) -> float:
     slope, usual = fact(seen, "loss gradient at zero"), lowest("loss gradient at zero")
     is_felt = seen.names.get("update rule") == "slope" and 0 < slope < usual
     return math.log10(usual / slope) if is_felt else 0.0
+
+
+def _owed_to_growth(seen: Observation) -> float:
+    """Decades by which updates are small beside parameters that have grown beyond health: steps too large do that."""
+    growth = fact(seen, "parameter growth") / highest("parameter growth")
+    return math.log10(growth) if 1 < growth < math.inf else 0.0
 
 
 def _missing_decades(seen: Observation) -> int:
