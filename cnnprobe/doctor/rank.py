@@ -92,11 +92,10 @@ def _unproved(seen: Observation, item: Suspect, tried: Tried | None, trial: Tria
     may_gain = len(trial.control) > 1 and trial.gain >= ENOUGH  # from fresh seeds
     if strength < (SUFFICIENT if item.cause.is_textbook or may_gain else DECISIVE):
         return None
-    is_shown = item.cause.shows_harm is not None and item.cause.shows_harm(seen)
-    if strength >= DECISIVE and is_shown and not trial.gain >= ENOUGH:
-        return finding(seen, item, "cause", trial=trial)
-    is_harmful = strength >= DECISIVE and trial.gain >= ENOUGH and (is_lost or is_shown)
-    return finding(seen, item, "cause" if is_harmful else "warning", remedy=tried.attempt.remedy, trial=trial)
+    gains, is_shown = trial.gain >= ENOUGH, item.cause.shows_harm is not None and item.cause.shows_harm(seen)
+    is_harmful = strength >= DECISIVE and (is_shown or (gains and is_lost))
+    remedy = None if is_harmful and not gains else tried.attempt.remedy
+    return finding(seen, item, "cause" if is_harmful else "warning", remedy=remedy, trial=trial)
 
 
 def _add_unproved(
