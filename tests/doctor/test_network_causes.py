@@ -349,11 +349,9 @@ def test_advice_on_statistics_says_what_keeps_them_from_arriving(case, healthy):
     assert said in BY_ID["batch-statistics-mismatch"].advice(seen).text
 
 
-@pytest.mark.parametrize(
-    ("made", "whole", "named"), [(40.0, 180.0, False), (141.0, 180.0, True), (141.0, 2000.0, False)]
-)
-def test_statistics_of_a_run_that_the_clock_cut_are_blamed_once_they_had_time(made, whole, named, healthy):
-    facts = {"steps_of_the_whole_training": whole, "number_of_steps": made, "statistics_momentum": 0.9}
+@pytest.mark.parametrize(("made", "named"), [(141.0, False), (180.0, True)])
+def test_statistics_are_not_blamed_for_a_run_that_the_clock_cut(made, named, healthy):
+    facts = {"steps_of_the_whole_training": 180.0, "number_of_steps": made, "statistics_momentum": 0.9}
     seen = evidence("batch-statistics-mismatch", healthy, batch_minus_running_statistics_accuracy=0.3, **facts)
     assert (seen is not None) == named
 

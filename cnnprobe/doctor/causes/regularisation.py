@@ -17,7 +17,6 @@ MOVE_NOISE = (
     "Move noise that training alone has behind the last batch normalisation: it adds a variance that evaluation lacks."
 )
 MOVE_DROPOUT = f"Dropout stands in front of a batch normalisation. {MOVE_NOISE}"
-MOST = 0.5  # of the user's own training
 ARRIVED = 0.05  # share of the first statistics that may be left at the end of the user's own training
 
 
@@ -151,13 +150,11 @@ def _stale(seen: Observation) -> Evidence | None:
 def _is_still_coming(seen: Observation) -> bool:
     """Whether the user's own training, of which the run is a part, is long enough for the statistics to arrive.
 
-    They have had their time in a run that is most of it and twice as long as they take while weights stand still.
+    However late the clock cuts a run, the statistics may still be behind weights that come to rest in the end.
     """
     whole, momentum = fact(seen, "steps of the whole training"), fact(seen, "statistics momentum")
-    made = fact(seen, "number of steps")
-    arrives = 0 < momentum < 1 and whole > made and momentum**whole < ARRIVED
-    had_time = made >= MOST * whole and momentum ** (made / 2) < ARRIVED
-    return arrives and not had_time and not fact(seen, "settling passes") > 0
+    arrives = 0 < momentum < 1 and whole > fact(seen, "number of steps") and momentum**whole < ARRIVED
+    return arrives and not fact(seen, "settling passes") > 0
 
 
 def _is_too_short(seen: Observation) -> bool:
