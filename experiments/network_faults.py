@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float
 
 from cnnprobe.models.networks import small_cnn
-from cnnprobe.models.plain import conv, dense, dropout, flatten, init_conv, init_dense, max_pool
+from cnnprobe.models.plain import dropout
 from cnnprobe.types import Images, Key, Labels, Model, Params, Problem, Remedy, State
 from experiments.planting import count_classes
 
@@ -117,26 +117,15 @@ def dropout_in_evaluation(problem: Problem) -> Problem:
 
 
 def dropout_mask_shared(problem: Problem) -> Problem:
-    """A network whose dropout draws one mask of its features for all images of a batch, which leaves one in ten."""
-    num_classes = count_classes(problem)
+    """A network with dropout that gives each image the same key, so that all lose the same nine features in ten."""
+    init, apply = small_cnn(count_classes(problem), dropout_rate=0.9)
 
-    def init(key: Key, images: Images) -> tuple[Params, State]:
-        """Two convolutions, a dense layer and a head."""
-        first, second, third, last = jax.random.split(key, 4)
-        num_features = (images.shape[1] // 4) * (images.shape[2] // 4) * 32
-        convs = {"conv1": init_conv(first, images.shape[-1], 16), "conv2": init_conv(second, 16, 32)}
-        return convs | {"dense": init_dense(third, num_features, 64), "head": init_dense(last, 64, num_classes)}, {}
+    def shared(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
+        """The model on one image at a time."""
+        outputs = jax.vmap(lambda image: apply(params, state, image[None], key=key, train=train)[0][0])
+        return outputs(jnp.asarray(images)), state
 
-    def apply(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
-        """Logits of each image."""
-        x = jnp.asarray(images)
-        for name in ("conv1", "conv2"):
-            x = max_pool(jax.nn.relu(conv(params[name], x)))
-        x = jax.nn.relu(dense(params["dense"], flatten(x)))
-        mask = dropout(key, jnp.ones(x.shape[1:]), rate=0.9, train=train)
-        return dense(params["head"], x * mask), state
-
-    return problem._replace(model=Model(init, apply))
+    return problem._replace(model=Model(init, shared))
 
 
 NETWORK_FAULTS: tuple[Remedy, ...] = (

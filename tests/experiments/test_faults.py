@@ -88,7 +88,7 @@ def test_mask_of_a_batch_leaves_out_the_same_features_of_every_image(problem):
     init, apply = plant(problem, "dropout_mask_shared").model
     images, key = np.ones((6, *np.shape(problem.train.images)[1:]), np.float32), jax.random.key(0)
     params, state = init(key, images)
-    one_each = {**params, "head": {"kernel": np.eye(64, dtype=np.float32), "bias": np.zeros(64)}}
+    one_each = {**params, "dense2": {"kernel": np.eye(64, dtype=np.float32), "bias": np.zeros(64)}}
     dropped = apply(one_each, state, images * np.arange(1, 7)[:, None, None, None], key=key, train=True)[0] == 0
     kept = apply(one_each, state, images, key=key, train=False)[0] > 0
     lost = np.asarray(dropped & kept)
