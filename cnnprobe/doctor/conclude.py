@@ -7,52 +7,33 @@ from cnnprobe.checks import NO_TIME
 from cnnprobe.doctor.bench import above_chance
 from cnnprobe.doctor.causes.noise import is_limited_by_noise
 from cnnprobe.doctor.causes.record import fact
-from cnnprobe.doctor.looks.run import look_at_loss_curve
+from cnnprobe.doctor.harm import ENOUGH
 from cnnprobe.doctor.observation import Observation, error_text
-from cnnprobe.doctor.rank import BASELINE, ENOUGH, has_learnt, is_cut_short
-from cnnprobe.doctor.run import planned_steps
+from cnnprobe.doctor.progress import BASELINE, has_learnt, is_behind, is_cut_short
 from cnnprobe.doctor.trial import Plan, control, scored_run
 from cnnprobe.types import Diagnosis, Evidence, Finding
 
 STOPPERS = ("the model's init", "the model's forward pass", "the user's loss", "the training step")
 FEW_UPDATES = 50  # below which even a healthy network still predicts one class
-BEHIND = 0.7  # of the baseline, above chance; of the healthy runs of the calibration that learnt, each reached .74
 WORSE = 1.5  # times the loss of a blind guess: a network that is surely wrong on what it gets wrong
-WORTH_IT = 1.5  # times the steps of a run that the clock has cut, from which it is run again
 LONGER = 3  # times the user's own steps, to see whether more would help
 
 
 def _gain_from_longer(plan: Plan, seen: Observation) -> float:
-    """What three times the user's steps gain; NaN where the run was not the whole training, or time is short."""
+    """What three times the user's steps gain; NaN where the run was not the whole training, or time is short.
+
+    So it is where nearly everything is right already, which leaves nothing to gain that counts.
+    """
     whole = (
         seen.run is not None and seen.run.is_complete and fact(seen, "steps of the whole training") <= plan.num_steps
     )
-    if not whole or not plan.has_time(runs=LONGER):
+    if not whole or fact(seen, "validation accuracy") > 1 - ENOUGH or not plan.has_time(runs=LONGER):
         return float("nan")
     longer = plan._replace(num_steps=LONGER * plan.num_steps, run_seconds=LONGER * plan.run_seconds)
     try:
         return scored_run(plan.bench.problem, plan.bench, longer).accuracy - control(plan, 0).accuracy
     except Exception:  # a loader may end, and the clock may cut the run
         return float("nan")
-
-
-def _continued(plan: Plan, seen: Observation) -> Observation:
-    """The same with a longer run, where the clock cut the first one before it had learnt and time is left after all."""
-    if seen.run is None or seen.run.is_complete or not (_is_behind(seen) or not has_learnt(seen)):
-        return seen
-    made, left = len(seen.run.curve.loss), plan.deadline - time.monotonic()
-    num_steps = min(planned_steps(seen.bench), int(made * left / plan.cost_seconds))
-    if num_steps < WORTH_IT * made:
-        return seen
-    try:
-        scored = scored_run(plan.bench.problem, plan.bench, plan._replace(num_steps=num_steps, run_seconds=left))
-    except Exception:  # a loader may end, and the clock may cut this run too
-        return seen
-    blind, is_complete = fact(seen, "loss uniform"), num_steps == planned_steps(seen.bench)
-    reached = {"validation accuracy": scored.accuracy, "number of updates": float(num_steps)}
-    reached |= look_at_loss_curve(scored.curve, blind)
-    run = seen.run._replace(curve=scored.curve, is_complete=is_complete)
-    return seen._replace(run=run, facts={**seen.facts, **reached})
 
 
 def _steps(seen: Observation) -> str:
@@ -91,20 +72,14 @@ def _without_fault(plan: Plan, seen: Observation) -> tuple[str, str]:
             f"{_steps(seen)}. About {share:.0%} of the training labels contradict their images, and it fits"
             f" {fitted:.0%} of them: better labels would help, a better network would not."
         )
-    if _is_behind(seen) and not seen.run.is_complete:
+    if is_behind(seen) and not seen.run.is_complete:
         return "cannot-tell", f"{_steps(seen)}: more did not fit the budget. Give it more seconds."
-    if _is_behind(seen):
+    if is_behind(seen):
         return "cannot-tell", (
             f"{_steps(seen)}, where a linear rule on features of a fixed random network reaches"
             f" {fact(seen, BASELINE):.0%}: something holds it back, but no known cause explains it."
         )
     return "healthy", f"{_steps(seen)}. No fault was found."
-
-
-def _is_behind(seen: Observation) -> bool:
-    """Whether the network is far from what features need no training for."""
-    chance = 1 / seen.bench.num_classes
-    return fact(seen, "validation accuracy") - chance < BEHIND * (fact(seen, BASELINE) - chance)
 
 
 def _with_fault(first: Finding) -> str:
@@ -150,8 +125,6 @@ def conclude(
         stopped = [(what, why) for what, why in seen.failures.items() if what in STOPPERS]
         causes = [_does_not_run(*(stopped or [("the training", "no step was made")])[-1])]
         findings = (*causes, *findings)
-    if not causes:
-        seen = _continued(plan, seen)
     verdict, summary = ("faulty", _with_fault(causes[0])) if causes else _without_fault(plan, seen)
     if verdict == "healthy" and any(NO_TIME in item for item in untried):
         summary += " Some remedies were not tried: more seconds would do so."

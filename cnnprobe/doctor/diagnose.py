@@ -66,5 +66,5 @@ def diagnose(
     seen = with_learning_curve(plan, seen)
     suspects = suspect(seen)
     tell(f"suspected: {'; '.join(item.cause.title for item in suspects) or 'nothing'}")
-    findings, untried = weigh(plan, seen, suspects)
-    return conclude(plan, seen, findings, untried, started)
+    weighed = weigh(plan, seen, suspects)
+    return conclude(weighed.plan, weighed.seen, weighed.findings, weighed.untried, started)

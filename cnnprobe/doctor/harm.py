@@ -9,6 +9,7 @@ from cnnprobe.types import Curve, Trial
 
 ENOUGH = 0.05  # points of balanced accuracy that a remedy must gain to show harm
 DECISIVE = 0.9  # strength of evidence that speaks for itself
+SUFFICIENT = 0.5  # the same where no remedy exists that could be run
 ERRORS = 2.0  # standard errors that a difference between accuracies on two kinds of images must exceed
 LARGE = 0.3  # points that are full proof of a remedy, and with the baseline reached end the search
 

@@ -2,37 +2,29 @@
 
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from cnnprobe.checks import NO_TIME
-from cnnprobe.doctor.bench import above_chance
 from cnnprobe.doctor.causes import CAUSES
 from cnnprobe.doctor.causes.record import STAGES
-from cnnprobe.doctor.harm import DECISIVE, ENOUGH, LARGE, gain_of
+from cnnprobe.doctor.harm import DECISIVE, ENOUGH, LARGE, SUFFICIENT, gain_of
+from cnnprobe.doctor.longer import try_for_longer
 from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.progress import BASELINE, has_learnt, is_cut_short
 from cnnprobe.doctor.prove import Suspect, Tried, depth, finding, proved
-from cnnprobe.doctor.run import FEWEST_STEPS
 from cnnprobe.doctor.trial import Plan, best_attempt, make_trial
 from cnnprobe.types import Finding, Trial
 
-SUFFICIENT = 0.5  # the same where no remedy exists that could be run
-LEARNT = 0.97  # of the loss of a blind guess: what has not fallen below it has learnt nothing
-BASELINE = "random features accuracy"
 SOLVED = 0.9  # of the baseline, from which nothing else is held to be wrong
 
 
-def has_learnt(seen: Observation) -> bool:
-    """Whether the run got better than any blind guess; where no accuracy is known, whether its loss fell."""
-    reached = seen.facts.get("validation accuracy", math.nan)
-    if math.isnan(reached):
-        return seen.facts.get("end loss ratio", math.inf) < LEARNT
-    return reached > above_chance(seen.bench)
+class Weighed(NamedTuple):
+    """Findings, best first, with what they rest on."""
 
-
-def is_cut_short(seen: Observation) -> bool:
-    """Whether the clock ended the run before it could tell anything."""
-    if seen.run is None:
-        return NO_TIME in seen.failures.values()
-    return not seen.run.is_complete and len(seen.run.curve.loss) < FEWEST_STEPS
+    findings: tuple[Finding, ...]
+    untried: tuple[str, ...]  # what was left out, and why
+    plan: Plan  # with runs as long as the last ones were
+    seen: Observation  # with the longest run
 
 
 def suspect(seen: Observation) -> tuple[Suspect, ...]:
@@ -117,10 +109,19 @@ def _add_unproved(
     return findings
 
 
-def weigh(plan: Plan, seen: Observation, suspects: tuple[Suspect, ...]) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
-    """Findings, best first, and what was left untried."""
+def weigh(plan: Plan, seen: Observation, suspects: tuple[Suspect, ...]) -> Weighed:
+    """Runs the remedies, in longer runs too where short ones prove nothing, and says what is proved."""
     tried, untried = _screen(plan, seen, suspects)
     causes, failed = proved(plan, seen, tried)
-    trials = {item.suspect.cause.id: make_trial(plan, {0: item.attempt.scored}) for item in tried} | failed
+    trials = _trials(plan, tried) | failed
+    if not causes:
+        plan, seen, again = try_for_longer(plan, seen, tried)
+        causes, failed = proved(plan, seen, again)
+        trials |= _trials(plan, again) | failed
     findings = _add_unproved(seen, suspects, tried, causes, trials)
-    return tuple(sorted(findings, key=lambda finding: finding.severity != "cause")), tuple(untried)
+    return Weighed(tuple(sorted(findings, key=lambda finding: finding.severity != "cause")), tuple(untried), plan, seen)
+
+
+def _trials(plan: Plan, tried: Iterable[Tried]) -> dict[str, Trial]:
+    """What each remedy gained from the first seed, by cause."""
+    return {item.suspect.cause.id: make_trial(plan, {0: item.attempt.scored}) for item in tried}

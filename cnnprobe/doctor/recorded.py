@@ -15,7 +15,7 @@ from cnnprobe.doctor.looks.collapse import collapse_facts, stream_collapse
 from cnnprobe.doctor.looks.data import order_facts
 from cnnprobe.doctor.looks.run import look_at_loss_curve
 from cnnprobe.doctor.observation import Observation
-from cnnprobe.doctor.rank import LEARNT
+from cnnprobe.doctor.progress import LEARNT
 from cnnprobe.probes.nulls import entropy
 from cnnprobe.training.journal import Record, read_log, to_number
 from cnnprobe.training.probes import LAYER_READINGS
@@ -198,7 +198,7 @@ def _finding(cause: Cause, evidence: Evidence, seen: Observation, severity: str)
 def _conclude(curve: Curve, facts: Mapping[str, float], names: Mapping[str, str]) -> Diagnosis:
     """Findings of the supported causes, and the others by what would tell them."""
     seen = Observation(None, facts, names, None, None, (), {})  # type: ignore[arg-type]  # a record has no bench
-    learnt = facts.get("end loss ratio", float("nan")) < LEARNT
+    learnt = facts.get("end loss ratio", float("nan")) < LEARNT and bool(np.isfinite(curve.loss[-1]))
     found = [(cause, cause.evidence(seen)) for cause in CAUSES if cause.id in SUPPORTED]
     findings = [
         _finding(cause, evidence, seen, "cause" if evidence.strength >= DECISIVE and not learnt else "warning")

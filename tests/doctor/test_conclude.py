@@ -3,10 +3,9 @@ import time
 import numpy as np
 import pytest
 
-from cnnprobe.doctor import conclude as conclusion
 from cnnprobe.doctor.conclude import conclude
 from cnnprobe.doctor.run import Run
-from cnnprobe.doctor.trial import Plan, Scored
+from cnnprobe.doctor.trial import Plan
 from cnnprobe.types import Curve
 
 CURVE = Curve(np.ones(100), np.zeros(100), np.zeros((100, 10), int), np.zeros((100, 10), int))
@@ -30,16 +29,3 @@ def test_a_run_that_the_budget_cut_is_not_said_to_be_held_back(healthy, tiny_ben
     diagnosis = concluded(healthy, tiny_bench, reached=0.5, run=RUN._replace(is_complete=False))
     assert diagnosis.verdict == "cannot-tell"
     assert "Give it more seconds" in diagnosis.summary
-
-
-@pytest.mark.parametrize(("seconds", "verdict", "steps"), [(100.0, "healthy", 300), (1.2, "cannot-tell", 100)])
-def test_a_cut_run_goes_on_where_time_is_left(healthy, tiny_bench, monkeypatch, seconds, verdict, steps):
-    def scored_run(problem, bench, plan):
-        return Scored(0.8, Curve(*(np.zeros((plan.num_steps, *part.shape[1:]), part.dtype) for part in CURVE)))
-
-    monkeypatch.setattr(conclusion, "scored_run", scored_run)
-    monkeypatch.setattr(conclusion, "planned_steps", lambda bench: 300)
-    cut = RUN._replace(is_complete=False)
-    diagnosis = concluded(healthy, tiny_bench, reached=0.5, run=cut, seconds=seconds)
-    assert (diagnosis.verdict, len(diagnosis.curve.loss)) == (verdict, steps)
-    assert f"ran {steps} steps" in diagnosis.summary

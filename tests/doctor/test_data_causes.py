@@ -144,7 +144,9 @@ IMBALANCE |= {"gain from doubling the images": 0.15, "error of the gain from dou
         ({"error of the accuracy lost to rare classes": 0.25}, False),
         ({"accuracy lost to rare classes": -0.1}, False),
         ({"gain from doubling the images": 0.01}, False),  # rare classes that are but harder
-        ({"training accuracy": 0.5}, False),  # a run that has not fitted its images yet
+        ({"gain from doubling the images": 0.01, "recall of rare classes": 0.05}, True),  # too few even to gain
+        ({"gain from doubling the images": 0.01, "recall of rare classes": 0.5}, False),
+        ({"training accuracy": 0.5, "recall of rare classes": 0.05}, False),  # a run that has not fitted its images yet
     ],
 )
 def test_imbalance_shows_harm_where_rare_classes_lack_images(changed, is_harmful, healthy):

@@ -231,12 +231,13 @@ def test_rare_classes_hold_less_than_half_of_an_equal_share(counts, rare):
 def test_what_rare_classes_cost_is_the_gain_of_the_mean_recall_of_the_others(pairs, first_rare):
     ids, is_right = (np.array(column) for column in zip(*pairs, strict=True))
     ids[:2] = 0, first_rare  # one of each kind at least
-    lost, error = lost_to(ids >= first_rare, is_right, ids)
+    lost, error, rare = lost_to(ids >= first_rare, is_right, ids)
     recalls = {each: np.mean(is_right[ids == each].astype(np.float64)) for each in set(ids.tolist())}
     common = [recall for each, recall in recalls.items() if each < first_rare]
     raised = [recall if each < first_rare else np.mean(common) for each, recall in recalls.items()]
     np.testing.assert_allclose(lost, np.mean(raised) - np.mean(list(recalls.values())), atol=1e-12)
     assert error >= 0
+    np.testing.assert_allclose(rare, np.mean([recall for each, recall in recalls.items() if each >= first_rare]))
 
 
 def test_error_of_what_rare_classes_cost_is_that_of_repeated_draws():
@@ -253,7 +254,8 @@ def test_rare_class_that_is_never_recognised_is_measured():
     bench = make_bench(sick)
     run = train_run(sick, bench, num_steps=3, seconds=100, deadline=float("inf"))
     blind = run._replace(last=jax.tree.map(np.zeros_like, run.last))  # the first of equal scores wins: the common class
-    assert look_at_balance(bench, blind)["accuracy lost to rare classes"] == 0.5
+    found = look_at_balance(bench, blind)
+    assert (found["accuracy lost to rare classes"], found["recall of rare classes"]) == (0.5, 0.0)
     assert look_at_balance(bench._replace(has_valid=False), blind) == {}
 
 
@@ -268,7 +270,7 @@ def test_class_that_training_lacks_is_not_counted_among_the_common_ones():
 
 
 def test_one_image_of_a_rare_class_is_no_certainty():
-    lost, error = lost_to(np.arange(33) == 32, np.arange(33) < 32, (np.arange(33) == 32).astype(int))
+    lost, error, _ = lost_to(np.arange(33) == 32, np.arange(33) < 32, (np.arange(33) == 32).astype(int))
     assert lost == 0.5
     assert lost < 3 * error
 

@@ -60,7 +60,7 @@ def lost(healthy):
 
 
 def severities(plan, healthy, *suspects):
-    findings, _ = weigh(low(plan), healthy, suspects)
+    findings = weigh(low(plan), healthy, suspects).findings
     return [(finding.cause, finding.severity) for finding in findings]
 
 
@@ -76,7 +76,7 @@ def test_remedy_that_gains_makes_a_cause(plan, healthy):
 
 @pytest.mark.parametrize(("percent", "seeds"), [(80, (1, 2)), (30, (1, 2, 3))])
 def test_trial_reports_fresh_seeds_until_there_is_no_doubt(percent, seeds, plan, healthy):
-    findings, _ = weigh(low(plan), healthy, (suspect("step", "optimisation", percent),))
+    findings = weigh(low(plan), healthy, (suspect("step", "optimisation", percent),)).findings
     np.testing.assert_allclose(findings[0].trial.remedied, [percent / 100 + 0.001 * seed for seed in seeds])
     assert findings[0].trial.gain == pytest.approx(percent / 100 - 0.1 + 0.001 * np.mean(seeds))
 
@@ -98,7 +98,7 @@ def test_a_gain_that_three_seeds_leave_to_chance_is_run_from_three_more(case, pl
         return Scored(0.1 + (0.2 if seed == 0 else gains[seed - 1]), CURVE)
 
     fake_runs(monkeypatch, run_twin)
-    findings, _ = weigh(low(plan), healthy, (suspect("step", "optimisation", 80, strength=0.8),))
+    findings = weigh(low(plan), healthy, (suspect("step", "optimisation", 80, strength=0.8),)).findings
     assert [finding.severity for finding in findings] == ([] if severity is None else [severity])
     assert seeds == list(range(num_seeds + 1))
 
@@ -135,7 +135,7 @@ def test_evidence_that_speaks_for_itself_explains_what_gains_more(strength, firs
 def test_harm_that_the_run_shows_makes_a_cause_though_the_remedy_was_in_vain(strength, severity, plan, healthy):
     item = suspect("labels", "labels", 12, strength=strength)
     harmful = item._replace(cause=item.cause._replace(shows_harm=lambda seen: True))
-    findings, _ = weigh(low(plan), healthy, (harmful,))
+    findings = weigh(low(plan), healthy, (harmful,)).findings
     assert [found.severity for found in findings] == ([] if severity is None else [severity])
     assert all(found.remedy is None and found.trial.gain < 0.05 for found in findings)
     harmless = item._replace(cause=item.cause._replace(shows_harm=lambda seen: False))
@@ -171,7 +171,9 @@ def test_a_run_that_shows_harm_keeps_a_remedy_that_gained(plan, healthy, monkeyp
     gains = [0.0, 0.2, 0.0, 0.2, 0.0, 0.0]
     fake_runs(monkeypatch, lambda plan, problem, seed: Scored(0.1 + (0.2 if seed == 0 else gains[seed - 1]), CURVE))
     item = suspect("labels", "labels", 80)
-    findings, _ = weigh(low(plan), healthy, (item._replace(cause=item.cause._replace(shows_harm=lambda seen: True)),))
+    findings = weigh(
+        low(plan), healthy, (item._replace(cause=item.cause._replace(shows_harm=lambda seen: True)),)
+    ).findings
     assert [(found.severity, found.remedy is not None) for found in findings] == [("cause", True)]
 
 
@@ -182,12 +184,12 @@ def test_run_that_the_clock_cut_short_proves_nothing(plan, lost):
 
 def test_first_cause_that_fails_on_fresh_seeds_gives_way_to_the_next(plan, healthy, monkeypatch):
     lucky = low(plan)._replace(controls={seed: Scored(0.1 if seed == 0 else 0.6, CURVE) for seed in range(9)})
-    findings, _ = weigh(lucky, healthy, (suspect("input", "data", 60), suspect("step", "optimisation", 80)))
+    findings = weigh(lucky, healthy, (suspect("input", "data", 60), suspect("step", "optimisation", 80))).findings
     assert [(f.cause, f.severity) for f in findings if f.severity == "cause"] == [("step", "cause")]
 
 
 def test_what_the_clock_leaves_out_is_said(plan, healthy):
-    findings, untried = weigh(low(plan)._replace(deadline=0.0), healthy, (suspect("step", "optimisation", 80),))
+    findings, untried = weigh(low(plan)._replace(deadline=0.0), healthy, (suspect("step", "optimisation", 80),))[:2]
     assert untried == ("the remedy of step: no time was left",)
     assert [finding.trial for finding in findings] == [None]
 
@@ -218,7 +220,7 @@ def test_faults_that_hide_each_other_are_named_without_the_harmless_one(plan, he
     fake_runs(monkeypatch, run_twin)
     start = plan._replace(bench=plan.bench._replace(problem=plan.bench.problem._replace(num_epochs=8)))
     suspects = (bit("input", "data", 1), bit("loss", "loss", 2), bit("step", "optimisation", 4))
-    findings, _ = weigh(start, healthy, suspects)
+    findings = weigh(start, healthy, suspects).findings
     assert [(f.cause, f.severity) for f in findings if f.severity == "cause"] == [("input", "cause"), ("loss", "cause")]
 
 
@@ -228,7 +230,7 @@ def test_second_fault_that_shows_only_once_the_first_is_mended(plan, healthy, mo
 
     fake_runs(monkeypatch, run_twin)
     start = plan._replace(bench=plan.bench._replace(problem=plan.bench.problem._replace(num_epochs=8)))
-    findings, _ = weigh(start, healthy, (bit("input", "data", 1), bit("loss", "loss", 2)))
+    findings = weigh(start, healthy, (bit("input", "data", 1), bit("loss", "loss", 2))).findings
     assert [(f.cause, f.severity) for f in findings] == [("loss", "cause"), ("input", "cause")]
     assert findings[1].trial.gain == pytest.approx(0.4)
 

@@ -58,6 +58,14 @@ def test_loss_that_is_not_finite_is_named(read):
     assert "non-finite-loss" in [finding.cause for finding in diagnosis.findings]
 
 
+@pytest.mark.parametrize(
+    ("last", "severity"), [([None] * 3, "cause"), ([0.2, None, 0.2], "warning"), ([0.2, 0.2, None], "warning")]
+)
+def test_a_loss_that_stays_nan_is_a_cause_however_much_was_learnt_before(last, severity, read):
+    diagnosis = read(steps([*np.linspace(1.4, 0.2, 200).tolist(), *last]))
+    assert {f.cause: f.severity for f in diagnosis.findings}["non-finite-loss"] == severity
+
+
 def test_losses_alone_are_enough(read):
     diagnosis = read([{"loss": 1.4}, {"loss": 80.0}, *[{"loss": 90.0}] * 98])
     assert (diagnosis.findings[0].cause, diagnosis.curve) == ("learning-rate-too-high", None)
@@ -83,6 +91,16 @@ def test_run_of_fit_with_held_parameters_is_read(tmp_path):
     finding = next(f for f in diagnosis.findings if f.cause == "parameters-not-updated")
     assert "conv1/kernel" in finding.evidence.sentence
     assert diagnosis.facts["frozen parameter share"] > 0.9
+
+
+@pytest.mark.parametrize(("held", "severity"), [(lambda params: True, "cause"), (None, "warning")])
+def test_parameters_of_which_none_moves_are_a_cause(held, severity, tmp_path):
+    problem = build_problem(num_images=64, batch_size=16, num_epochs=2)[0]
+    mask = held or (lambda params: jax.tree.map(lambda leaf: leaf.shape[-1] != 10, params))
+    optimizer = optax.chain(optax.adam(1e-3), optax.masked(optax.set_to_zero(), mask))
+    cp.fit(problem._replace(optimizer=optimizer), directory=tmp_path, progress=False)
+    found = {f.cause: f.severity for f in cp.diagnose_run(tmp_path / "readings.jsonl").findings}
+    assert found["parameters-not-updated"] == severity
 
 
 @pytest.mark.parametrize(

@@ -14,19 +14,18 @@ from cnnprobe.types import Evidence
 GAP, MARGIN = "generalisation gap", 1.2  # of the largest healthy one
 
 
-def lacks_images(seen: Observation) -> bool:
-    """Whether training images are fitted, held-out images are not, and more images are measured to help."""
+def more_images_help(seen: Observation) -> bool:
+    """Whether training images are fitted, and the second half of them was measured to help with others."""
     slope, error = fact(seen, "gain from doubling the images"), fact(seen, "error of the gain from doubling")
-    is_behind = fact(seen, GAP) > highest(GAP, factor=MARGIN) and fact(seen, "training accuracy") > FITTED
-    return is_behind and slope >= ENOUGH and not slope < error
+    return fact(seen, "training accuracy") > FITTED and slope >= ENOUGH and not slope < error
 
 
 def _too_few(seen: Observation) -> Evidence | None:
     """A measured slope that says that more images would help."""
-    if not lacks_images(seen):
+    start = highest(GAP, factor=MARGIN)
+    if not (fact(seen, GAP) > start and more_images_help(seen)):
         return None
     slope, error = fact(seen, "gain from doubling the images"), fact(seen, "error of the gain from doubling")
-    start = highest(GAP, factor=MARGIN)
     strength = 0.5 + 0.5 * graded(fact(seen, GAP), start, start + 0.3)
     spread = "" if math.isnan(error) else f" ± {100 * error:.0f}"
     per_class = num_examples(seen.bench.problem.train) / seen.bench.num_classes

@@ -5,9 +5,10 @@ from functools import partial
 import numpy as np
 
 from cnnprobe.doctor.bench import above_chance
-from cnnprobe.doctor.causes.generalisation import lacks_images
+from cnnprobe.doctor.causes.generalisation import more_images_help
 from cnnprobe.doctor.causes.pairing import MOVED, dealt_anew_share
 from cnnprobe.doctor.causes.record import Advice, Cause, costs, fact, graded, lowest, readings
+from cnnprobe.doctor.learning_curve import FITTED
 from cnnprobe.doctor.looks.passes import UNSURE_Z
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.remedies import use_cross_entropy
@@ -134,12 +135,15 @@ def _imbalanced(seen: Observation) -> Evidence | None:
 
 
 def _neglects_rare_classes(seen: Observation) -> bool:
-    """Whether rare classes are recognised worse than others, and more images are measured to help.
+    """Whether rare classes are fitted and yet recognised worse than others, for want of images.
 
-    Drawing a class of two images more often may gain nothing. Classes may differ in difficulty, too: without a gain
-    from more images, nothing says that it is their number that matters.
+    Drawing a class of two images more often may gain nothing. Classes may differ in difficulty, too: that it is their
+    number which matters is said by a gain from more images, or where rare classes are named no more often than at
+    random while their training images are all known.
     """
-    return costs(seen, LOST) and lacks_images(seen)
+    is_never_named = fact(seen, "recall of rare classes") <= 1 / seen.bench.num_classes
+    fits = fact(seen, "training accuracy") > FITTED
+    return costs(seen, LOST) and (more_images_help(seen) or (is_never_named and fits))
 
 
 def _balance(seen: Observation) -> tuple[Remedy, ...]:

@@ -14,6 +14,7 @@ from cnnprobe.doctor.remedies import (
 )
 from cnnprobe.types import Evidence, Remedy
 
+FEWEST_LOST = 3  # steps in a row up to the last one: from which on NaN is held to stay
 MOST_PATIENCE = 1.0  # decades by which a long training excuses small steps
 REFERENCE = replace_optimizer(optax.adam(1e-3))
 ADVICE_REFERENCE = "optimizer = optax.adam(1e-3)"
@@ -183,7 +184,15 @@ def _not_finite(seen: Observation) -> Evidence | None:
         f"The loss is NaN or infinite in {share:.0%} of the steps, first in step"
         f" {fact(seen, 'first non finite step'):.0f}."
     )
-    return Evidence(sentence, readings(seen, "non finite loss share", "first non finite step"), rising(share, 0.0, 0.1))
+    strength = 1.0 if _stays_non_finite(seen) else rising(share, 0.0, 0.1)
+    return Evidence(sentence, readings(seen, "non finite loss share", "first non finite step"), strength)
+
+
+def _stays_non_finite(seen: Observation) -> bool:
+    """Whether no step after the first such loss was finite again, and it was not one of the last few."""
+    num_steps = fact(seen, "number of steps")
+    rest = num_steps - fact(seen, "first non finite step")
+    return rest >= FEWEST_LOST and fact(seen, "non finite loss share") * num_steps > rest - 0.5
 
 
 def _finite_loss(seen: Observation) -> tuple[Remedy, ...]:

@@ -42,7 +42,9 @@ def _frozen(seen: Observation) -> Evidence | None:
         "their gradient is zero though their layers are active" if _is_cut(seen) else "the optimizer does not move them"
     )
     sentence = f"{share:.0%} of the parameters never move ({which}): {why}."
-    return Evidence(sentence, readings(seen, "frozen parameter share", "cut gradient share"), 0.8)
+    is_still = fact(seen, "number of updates") == 0  # then it cannot learn, while held features may be wanted
+    strength = 1.0 if is_still else 0.8
+    return Evidence(sentence, readings(seen, "frozen parameter share", "cut gradient share"), strength)
 
 
 def _is_cut(seen: Observation) -> bool:

@@ -1,6 +1,7 @@
 """What it costs that some classes have few training images."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -18,10 +19,16 @@ def rare_classes(ids: Int[np.ndarray, " n"], num_classes: int) -> Int[np.ndarray
     return np.flatnonzero((counts > 0) & (counts < RARE * counts.sum() / num_classes))
 
 
-def lost_to(
-    is_rare: Bool[np.ndarray, " n"], is_right: Bool[np.ndarray, " n"], ids: Int[np.ndarray, " n"]
-) -> tuple[float, float]:
-    """Balanced accuracy that is lost where rare classes are recognised worse than the others; its standard error.
+class Toll(NamedTuple):
+    """What rare classes cost."""
+
+    lost: float  # of balanced accuracy
+    error: float  # standard error of that
+    recall: float  # of the rare classes, their mean, in [0, 1]
+
+
+def lost_to(is_rare: Bool[np.ndarray, " n"], is_right: Bool[np.ndarray, " n"], ids: Int[np.ndarray, " n"]) -> Toll:
+    """Balanced accuracy that is lost where rare classes are recognised worse than the others.
 
     With the mean recall of the common classes for all of them, balanced accuracy would be higher by as much. A few hits
     and no miss are no certainty: the error is that of Laplace's estimate, (hits + 1) / (images + 2).
@@ -31,7 +38,8 @@ def lost_to(
     recall, likely = hits / counts, (hits + 1) / (counts + 2)
     variance, rare = likely * (1 - likely) / counts, is_rare[first]
     error = math.sqrt(variance[rare].sum() / rare.sum() ** 2 + variance[~rare].sum() / (~rare).sum() ** 2)
-    return float(recall[~rare].mean() - recall.mean()), float(rare.mean() * error)
+    lost = recall[~rare].mean() - recall.mean()
+    return Toll(float(lost), float(rare.mean() * error), float(recall[rare].mean()))
 
 
 def look_at_balance(bench: Bench, run: Run) -> dict[str, float]:
@@ -47,5 +55,9 @@ def look_at_balance(bench: Bench, run: Run) -> dict[str, float]:
     if is_rare.all() or not is_rare.any():
         return {}
     outputs = evaluated(bench.problem, bench, run.last, bench.valid.images)
-    lost, error = lost_to(is_rare, predicted(bench.problem, bench, outputs)[is_known] == ids, ids)
-    return {"accuracy lost to rare classes": lost, "error of the accuracy lost to rare classes": error}
+    toll = lost_to(is_rare, predicted(bench.problem, bench, outputs)[is_known] == ids, ids)
+    return {
+        "accuracy lost to rare classes": toll.lost,
+        "error of the accuracy lost to rare classes": toll.error,
+        "recall of rare classes": toll.recall,
+    }

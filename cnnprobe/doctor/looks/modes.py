@@ -1,5 +1,8 @@
 """What differs between training mode and evaluation mode on the same images."""
 
+import functools
+from typing import TypeAlias
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +13,8 @@ from cnnprobe.doctor.run import Run, outputs_of
 from cnnprobe.probes.modes import mask_sharing, mask_variance_ratio, mode_gap
 from cnnprobe.tracing.surgery import set_dropout_rate
 from cnnprobe.types import AnyArray, Images, Key, Model, Outputs, Params, Problem, State
+
+Weights: TypeAlias = tuple[Params, State]
 
 NUM_MASKS = 8
 NUM_PROBED = 256  # images
@@ -33,29 +38,20 @@ def without_dropout(problem: Problem) -> Problem:
 def look_at_modes(bench: Bench, run: Run, *, has_dropout: bool) -> dict[str, float]:
     """Accuracy of the trained network on its own training images in each mode, and the noise of its masks."""
     images, ids = bench.train.images[:NUM_PROBED], bench.train.ids
-    key = jax.random.key(bench.problem.seed + 2)
-
-    def outputs(problem: Problem, shown: np.ndarray = images, *, train_mode: bool, draw: int = 0) -> np.ndarray:
-        """Scores in one mode."""
-        drawn = jax.random.fold_in(key, draw)
-        found = outputs_of(problem, run.last, shown, train_mode=train_mode, key=drawn, deadline=bench.deadline)
-        return scores_of(found, bench.num_classes)
-
-    evaluated = outputs(bench.problem, train_mode=False)
-    trained = outputs(bench.problem, train_mode=True)
+    outputs = functools.partial(_outputs, bench, run.last, bench.problem, images)
+    evaluated, trained = outputs(train_mode=False), outputs(train_mode=True)
     facts = {
         "mode gap": float(mode_gap(trained, evaluated)),
-        "evaluation noise": float(mode_gap(outputs(bench.problem, train_mode=False, draw=1), evaluated)),
         "dropped output share": float(np.mean(trained == 0) - np.mean(evaluated == 0)),
     }
+    if has_dropout:
+        facts["evaluation noise"] = _evaluation_noise(bench, run)
     if facts["mode gap"] < MOVED:
         return facts
-    still = outputs(without_dropout(bench.problem), train_mode=True) if has_dropout else trained
+    still = trained
     if has_dropout:
-        pairs = np.repeat(images[: (len(images) + 1) // 2], 2, axis=0)
-        masks = np.stack([outputs(bench.problem, pairs, train_mode=True, draw=draw) for draw in range(NUM_MASKS)])
-        facts["mask variance ratio"] = float(mask_variance_ratio(masks))
-        facts["mask sharing"] = float(mask_sharing(masks.reshape(NUM_MASKS, -1, 2, masks.shape[-1])))
+        still = _outputs(bench, run.last, without_dropout(bench.problem), images, train_mode=True)
+        facts |= _look_at_masks(bench, run)
     if ids is not None:
         accuracy = [
             float(balanced_accuracy(decide(scores, bench.num_classes), ids[: len(images)], bench.num_classes))
@@ -64,6 +60,43 @@ def look_at_modes(bench: Bench, run: Run, *, has_dropout: bool) -> dict[str, flo
         facts["train mode minus eval mode accuracy"] = accuracy[0] - accuracy[2]
         facts["batch minus running statistics accuracy"] = accuracy[1] - accuracy[2]
     return facts
+
+
+def _outputs(
+    bench: Bench, weights: Weights, problem: Problem, images: np.ndarray, *, train_mode: bool, draw: int = 0
+) -> np.ndarray:
+    """Scores in one mode, under one of several keys."""
+    key = jax.random.fold_in(jax.random.key(bench.problem.seed + 2), draw)
+    found = outputs_of(problem, weights, images, train_mode=train_mode, key=key, deadline=bench.deadline)
+    return scores_of(found, bench.num_classes)
+
+
+def _evaluation_noise(bench: Bench, run: Run) -> float:
+    """Distance between the outputs of evaluation mode under two keys, the larger one of before and after training.
+
+    A network whose units are all dead has none after it.
+    """
+    images = bench.train.images[:NUM_PROBED]
+
+    def noise(weights: Weights) -> float:
+        """Of the network at one time."""
+        one, other = (_outputs(bench, weights, bench.problem, images, train_mode=False, draw=draw) for draw in range(2))
+        return float(mode_gap(other, one))
+
+    return max(noise(run.first), noise(run.last))
+
+
+def _look_at_masks(bench: Bench, run: Run) -> dict[str, float]:
+    """The noise of the masks, and what of it the two copies of each image in a batch share."""
+    images = bench.train.images[:NUM_PROBED]
+    pairs = np.repeat(images[: (len(images) + 1) // 2], 2, axis=0)
+    masks = np.stack(
+        [_outputs(bench, run.last, bench.problem, pairs, train_mode=True, draw=draw) for draw in range(NUM_MASKS)]
+    )
+    return {
+        "mask variance ratio": float(mask_variance_ratio(masks)),
+        "mask sharing": float(mask_sharing(masks.reshape(NUM_MASKS, -1, 2, masks.shape[-1]))),
+    }
 
 
 def statistics_momentum(bench: Bench, run: Run) -> float:

@@ -1,0 +1,34 @@
+"""How far a run got: further than a guess, and as far as its data allow without training."""
+
+import math
+
+from cnnprobe.checks import NO_TIME
+from cnnprobe.doctor.bench import above_chance
+from cnnprobe.doctor.causes.record import fact
+from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.run import FEWEST_STEPS
+
+LEARNT = 0.97  # of the loss of a blind guess: what has not fallen below it has learnt nothing
+BASELINE = "random features accuracy"
+BEHIND = 0.7  # of the baseline, above chance; of the healthy runs of the calibration that learnt, each reached .74
+
+
+def has_learnt(seen: Observation) -> bool:
+    """Whether the run got better than any blind guess; where no accuracy is known, whether its loss fell."""
+    reached = fact(seen, "validation accuracy")
+    if math.isnan(reached):
+        return fact(seen, "end loss ratio") < LEARNT
+    return reached > above_chance(seen.bench)
+
+
+def is_behind(seen: Observation) -> bool:
+    """Whether the network is far from what features need no training for."""
+    chance = 1 / seen.bench.num_classes
+    return fact(seen, "validation accuracy") - chance < BEHIND * (fact(seen, BASELINE) - chance)
+
+
+def is_cut_short(seen: Observation) -> bool:
+    """Whether the clock ended the run before it could tell anything."""
+    if seen.run is None:
+        return NO_TIME in seen.failures.values()
+    return not seen.run.is_complete and len(seen.run.curve.loss) < FEWEST_STEPS
