@@ -69,30 +69,32 @@ def calibrated(dataset: str, variant: str, *, seed: int, seconds: float) -> Cali
     return Calibrated(facts, [control(plan, index).accuracy for index in range(SEEDS if variant in SEEDED else 0)])
 
 
-def chance_gains(accuracies: Sequence[float]) -> list[tuple[float, float]]:
-    """Gain and standard error of every trial that holds one half of the runs against the other.
+def chance_gains(accuracies: Sequence[float]) -> list[list[float]]:
+    """Gains of the pairs of every trial that holds one half of the runs against the other.
 
-    >>> [round(gain, 2) for gain, _ in chance_gains([0.5, 0.5, 0.75, 0.75])]
-    [0.25, 0.0, 0.0, 0.0, 0.0, -0.25]
+    >>> chance_gains([0.5, 0.5, 0.75, 0.75])[:2]
+    [[0.25, 0.25], [0.0, 0.0]]
     """
     half = len(accuracies) // 2
     gains = []
     for chosen in combinations(range(len(accuracies)), half):
         others = [index for index in range(len(accuracies)) if index not in chosen]
-        pairs = [accuracies[b] - accuracies[a] for a, b in zip(chosen, others, strict=True)]
-        gains.append((fmean(pairs), stdev(pairs) / half**0.5))
+        gains.append([accuracies[b] - accuracies[a] for a, b in zip(chosen, others, strict=True)])
     return gains
 
 
 def chance_report(runs: Iterable[Calibrated]) -> dict[str, float]:
     """Share of trials without a change that the rule of harm takes for a gain, for each strength of evidence."""
+    import numpy as np
+
     from cnnprobe.doctor.harm import is_beyond_chance
 
+    def passes(gains: list[float], strength: float) -> bool:
+        """Whether such a trial would be taken for proof."""
+        return is_beyond_chance(np.array(gains), stdev(gains) / len(gains) ** 0.5, strength=strength)
+
     trials = [trial for run in runs if run.accuracies for trial in chance_gains(run.accuracies)]
-    shares = {
-        name: fmean(is_beyond_chance(*trial, num_seeds=SEEDS // 2, strength=strength) for trial in trials)
-        for name, strength in STRENGTHS.items()
-    }
+    shares = {name: fmean(passes(trial, strength) for trial in trials) for name, strength in STRENGTHS.items()}
     return {"number of trials": len(trials), **{name: round(share, 4) for name, share in shares.items()}}
 
 

@@ -1,21 +1,25 @@
 """Longer runs: where short ones proved nothing about a network that is far behind, and time is left."""
 
-import math
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cnnprobe.doctor.causes.record import fact
+from cnnprobe.doctor.causes.record import STAGES, fact
 from cnnprobe.doctor.harm import LARGE, SUFFICIENT, gain_of
+from cnnprobe.doctor.looks.balance import look_at_balance
 from cnnprobe.doctor.looks.run import look_at_loss_curve
 from cnnprobe.doctor.observation import Observation
-from cnnprobe.doctor.progress import has_learnt, is_behind
+from cnnprobe.doctor.observe import look_at_scores
+from cnnprobe.doctor.progress import has_learnt, is_behind, solved_from
 from cnnprobe.doctor.prove import Tried, depth
-from cnnprobe.doctor.run import planned_steps, steps_of_training
-from cnnprobe.doctor.trial import Plan, Scored, control, run_twin
+from cnnprobe.doctor.run import MAX_STEPS, Run, planned_steps, steps_of_training
+from cnnprobe.doctor.trial import OVERHEAD, Plan, Scored, run_twin, settled_run
 
-WORTH_IT = 1.5  # times the steps made so far, from which a run is made again
-PROOF = 2  # runs that a proof takes at least, beside those from the first seed: a pair from a fresh one
+WORTH_IT = 1.5  # times the steps made so far, from which a run is made again, unless it is the whole training
+LONGEST = 10 * MAX_STEPS  # steps: readings of each are kept
+MOST_SUSPECTS = 2  # more of them would leave no time for runs that are much longer
+PROOF = 4  # runs that a proof takes beside those from the first seed: two pairs from fresh ones
+USED = 0.8  # of the time left, since a run that the clock cuts is lost
 
 
 class Longer(NamedTuple):
@@ -36,14 +40,17 @@ def try_for_longer(plan: Plan, seen: Observation, tried: Sequence[Tried]) -> Lon
         return unchanged
     telling = [item for item in tried if item.suspect.evidence.strength >= SUFFICIENT]
     telling.sort(key=lambda item: -item.suspect.evidence.strength)
-    longer, num = _lengthened(plan, seen, len(telling))
+    longer, num = _lengthened(plan, seen, seen.run, min(len(telling), MOST_SUSPECTS))
     if longer is None:
         return unchanged
+    plan.tell(f"running the network for {longer.num_steps} steps")
     try:
-        seen = _with_run(seen, control(longer, 0))
+        run = settled_run(plan.bench.problem, plan.bench, longer)
+        seen = _with_run(seen, seen.run, run)
     except Exception:  # a loader may end, and the clock may cut this run too
         return unchanged
-    return Longer(longer, seen, _tried_again(longer, telling[:num]) if _is_far_behind(seen) else [])
+    longer = longer._replace(controls={0: Scored(fact(seen, "validation accuracy"), run.curve)})
+    return Longer(longer, seen, _tried_again(longer, seen, telling[:num]) if _is_far_behind(seen) else [])
 
 
 def _is_far_behind(seen: Observation) -> bool:
@@ -51,40 +58,49 @@ def _is_far_behind(seen: Observation) -> bool:
     return is_behind(seen) or not has_learnt(seen)
 
 
-def _lengthened(plan: Plan, seen: Observation, num_suspects: int) -> tuple[Plan | None, int]:
-    """Runs as long as the time left allows, up to the user's whole training, with as many suspects as that leaves.
+def _lengthened(plan: Plan, seen: Observation, run: Run, num_suspects: int) -> tuple[Plan | None, int]:
+    """Runs as long as the time left allows, up to the user's whole training; and for how many suspects that is.
 
-    None where no run could be much longer.
+    With fewer suspects runs may be longer. None where no run could be much longer, or the pace is not known.
     """
-    whole = steps_of_training(seen.bench) or math.inf
+    whole = min(steps_of_training(seen.bench) or LONGEST, LONGEST)
+    pace = OVERHEAD * run.step_seconds
+    fixed = max(plan.cost_seconds - pace * plan.num_steps, 0.0)  # of a run: compilation and scoring
     for num in range(num_suspects, -1, -1):
-        seconds = (plan.deadline - time.monotonic()) / (1 + num + (PROOF if num else 0))
-        num_steps = int(min(plan.num_steps * seconds / plan.cost_seconds, whole))
-        if num_steps >= WORTH_IT * plan.num_steps:
-            cost = plan.cost_seconds * num_steps / plan.num_steps
+        seconds = USED * (plan.deadline - time.monotonic()) / (1 + num + (PROOF if num else 0))
+        affordable = (seconds - fixed) / pace if pace > 0 else 0.0
+        num_steps = int(min(whole, affordable))
+        if num_steps >= WORTH_IT * plan.num_steps or num_steps == whole > plan.num_steps:
+            cost = fixed + pace * num_steps
             return plan._replace(num_steps=num_steps, run_seconds=seconds, cost_seconds=cost, controls={}), num
     return None, 0
 
 
-def _with_run(seen: Observation, scored: Scored) -> Observation:
-    """The same with what a longer run reached."""
-    num_steps = scored.num_steps
-    reached = {"validation accuracy": scored.accuracy, "number of updates": float(num_steps)}
-    reached |= look_at_loss_curve(scored.curve, fact(seen, "loss uniform"))
-    assert seen.run is not None
-    run = seen.run._replace(curve=scored.curve, is_complete=num_steps >= planned_steps(seen.bench))
-    return seen._replace(run=run, facts={**seen.facts, **reached})
+def _with_run(seen: Observation, short: Run, run: Run) -> Observation:
+    """The same with a longer run in place of the short one: its losses and its scores."""
+    blind = fact(seen, "loss uniform")
+    kept = {name: seen.facts[name] for name in seen.facts.keys() - look_at_loss_curve(short.curve, blind).keys()}
+    share = len(run.curve.loss) / len(short.curve.loss)
+    kept["number of updates"] = share * fact(seen, "number of updates")
+    reached = look_at_loss_curve(run.curve, blind) | look_at_scores(seen.bench, run) | look_at_balance(seen.bench, run)
+    is_complete = len(run.curve.loss) >= planned_steps(seen.bench)
+    return seen._replace(run=run._replace(is_complete=is_complete), facts=kept | reached)
 
 
-def _tried_again(longer: Plan, items: Sequence[Tried]) -> list[Tried]:
-    """Each remedy in a longer run, upstream first, until one gains so much that it explains the others."""
+def _tried_again(longer: Plan, seen: Observation, items: Sequence[Tried]) -> list[Tried]:
+    """Each remedy in a longer run, upstream first; none further down the chain of effects than one that solves it."""
     again: list[Tried] = []
+    solved_at = len(STAGES)
     for item in sorted(items, key=lambda item: depth(item.suspect)):
-        if not longer.has_time() or any(each.gain >= LARGE for each in again):
+        if depth(item.suspect) > solved_at or not longer.has_time():
             break
+        longer.tell(f"trying for {longer.num_steps} steps the remedy of: {item.suspect.cause.title}")
         try:
             attempt = item.attempt._replace(scored=run_twin(longer, item.attempt.problem, 0))
         except Exception:  # a loader may end, and the clock may cut this run
             continue
-        again.append(Tried(item.suspect, attempt, gain_of(longer, attempt)))
-    return again
+        gain = gain_of(longer, attempt)
+        again.append(Tried(item.suspect, attempt, gain))
+        if gain >= LARGE and attempt.scored.accuracy >= solved_from(seen):
+            solved_at = depth(item.suspect)
+    return again if longer.has_time(runs=2) else []  # without a fresh pair there would be no proof

@@ -229,8 +229,11 @@ def _after(
     outputs = attempt("the trained model's forward pass", lambda: run_forward(bench, run.last), None)
     if outputs is not None:
         facts["end input sensitivity"] = sensitivity(outputs.scores)
-    has_dropout = facts.get("strongest dropout rate", 0.0) > 0
-    facts |= attempt("the look at the two modes", lambda: look_at_modes(bench, run, has_dropout=has_dropout), {})
+    dropped = {
+        "has_dropout": facts.get("strongest dropout rate", 0.0) > 0,
+        "drops_in_evaluation": facts.get("dropout rate in evaluation", 0.0) > 0,
+    }
+    facts |= attempt("the look at the two modes", lambda: look_at_modes(bench, run, **dropped), {})
     facts |= attempt("the scores", lambda: look_at_scores(bench, run), {})
     facts |= attempt("the look at the metric", lambda: look_at_metric(bench, run), {})
     facts |= attempt("the look at the leak", lambda: look_at_leak(bench, run), {})

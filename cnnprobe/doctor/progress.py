@@ -10,6 +10,7 @@ from cnnprobe.doctor.run import FEWEST_STEPS
 
 LEARNT = 0.97  # of the loss of a blind guess: what has not fallen below it has learnt nothing
 BASELINE = "random features accuracy"
+SOLVED = 0.9  # of the baseline, from which nothing else is held to be wrong
 BEHIND = 0.7  # of the baseline, above chance; of the healthy runs of the calibration that learnt, each reached .74
 
 
@@ -25,6 +26,11 @@ def is_behind(seen: Observation) -> bool:
     """Whether the network is far from what features need no training for."""
     chance = 1 / seen.bench.num_classes
     return fact(seen, "validation accuracy") - chance < BEHIND * (fact(seen, BASELINE) - chance)
+
+
+def solved_from(seen: Observation) -> float:
+    """Balanced accuracy from which nothing else is held to be wrong."""
+    return SOLVED * seen.facts.get(BASELINE, 1.0)
 
 
 def is_cut_short(seen: Observation) -> bool:

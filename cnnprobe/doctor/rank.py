@@ -10,12 +10,10 @@ from cnnprobe.doctor.causes.record import STAGES
 from cnnprobe.doctor.harm import DECISIVE, ENOUGH, LARGE, SUFFICIENT, gain_of
 from cnnprobe.doctor.longer import try_for_longer
 from cnnprobe.doctor.observation import Observation
-from cnnprobe.doctor.progress import BASELINE, has_learnt, is_cut_short
+from cnnprobe.doctor.progress import has_learnt, is_cut_short, solved_from
 from cnnprobe.doctor.prove import Suspect, Tried, depth, finding, proved
 from cnnprobe.doctor.trial import Plan, best_attempt, make_trial
 from cnnprobe.types import Finding, Trial
-
-SOLVED = 0.9  # of the baseline, from which nothing else is held to be wrong
 
 
 class Weighed(NamedTuple):
@@ -42,7 +40,7 @@ def _screen(plan: Plan, seen: Observation, suspects: Iterable[Suspect]) -> tuple
     """
     tried: list[Tried] = []
     untried: list[str] = []
-    solved_at, solved_from = len(STAGES), SOLVED * seen.facts.get(BASELINE, 1.0)
+    solved_at, enough = len(STAGES), solved_from(seen)
     for item in sorted(suspects, key=depth):
         remedies = item.cause.remedies(seen)
         if not remedies or depth(item) > solved_at:
@@ -52,7 +50,7 @@ def _screen(plan: Plan, seen: Observation, suspects: Iterable[Suspect]) -> tuple
             continue
         plan.tell(f"trying the remedy of: {item.cause.title}")
         try:
-            best = best_attempt(plan, remedies, solved_from)
+            best = best_attempt(plan, remedies, enough)
         except Exception as error:  # the user's functions, on inputs that a remedy has changed, may raise anything
             untried.append(f"the remedy of {item.cause.id}: {error!r:.200}")
             continue
@@ -60,7 +58,7 @@ def _screen(plan: Plan, seen: Observation, suspects: Iterable[Suspect]) -> tuple
         tried.append(Tried(item, best, gain))
         if gain >= ENOUGH:
             plan.tell(f"found: {item.cause.title}; its remedy gains {100 * gain:.0f} points from the first seed")
-        if gain >= LARGE and best.scored.accuracy >= solved_from:
+        if gain >= LARGE and best.scored.accuracy >= enough:
             solved_at = min(solved_at, depth(item))
     return tried, untried
 

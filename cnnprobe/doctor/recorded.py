@@ -198,10 +198,10 @@ def _finding(cause: Cause, evidence: Evidence, seen: Observation, severity: str)
 def _conclude(curve: Curve, facts: Mapping[str, float], names: Mapping[str, str]) -> Diagnosis:
     """Findings of the supported causes, and the others by what would tell them."""
     seen = Observation(None, facts, names, None, None, (), {})  # type: ignore[arg-type]  # a record has no bench
-    learnt = facts.get("end loss ratio", float("nan")) < LEARNT and bool(np.isfinite(curve.loss[-1]))
+    learnt = facts.get("end loss ratio", float("nan")) < LEARNT
     found = [(cause, cause.evidence(seen)) for cause in CAUSES if cause.id in SUPPORTED]
     findings = [
-        _finding(cause, evidence, seen, "cause" if evidence.strength >= DECISIVE and not learnt else "warning")
+        _finding(cause, evidence, seen, _severity(cause, evidence, seen, is_lost=not learnt))
         for cause, evidence in found
         if evidence is not None and evidence.strength > 0
     ]
@@ -222,6 +222,12 @@ def _conclude(curve: Curve, facts: Mapping[str, float], names: Mapping[str, str]
         untried=tuple(untold),
         seconds=0.0,
     )
+
+
+def _severity(cause: Cause, evidence: Evidence, seen: Observation, *, is_lost: bool) -> str:
+    """A cause where the evidence speaks for itself, and the run learnt nothing or shows itself what it costs."""
+    shows_harm = cause.shows_harm is not None and cause.shows_harm(seen)
+    return "cause" if evidence.strength >= DECISIVE and (is_lost or shows_harm) else "warning"
 
 
 def _untold(stage: str) -> str:

@@ -53,6 +53,7 @@ class Run(NamedTuple):
     leaf_sizes: tuple[int, ...]
     seconds: float  # of the whole run, compilation included
     is_complete: bool  # False: the time ran out first
+    step_seconds: float = float("nan")  # mean, compilation aside; NaN for a run of one look at the clock
 
 
 def leaf_readings(seen: Observation) -> Float[Array, "5 leaves"]:
@@ -120,7 +121,14 @@ def train_run(problem: Problem, bench: Bench, *, num_steps: int, seconds: float,
             if _is_over(clock, seconds, deadline):
                 break
     last = local_copy((state.params, state.model_state), bench.mesh)
-    return _collect(jax.device_get(reports), first, last, started, num_steps)
+    run = _collect(jax.device_get(reports), first, last, started, num_steps)
+    return run._replace(step_seconds=_mean_step_seconds(clock))
+
+
+def _mean_step_seconds(clock: list[tuple[int, float]]) -> float:
+    """Mean seconds a step from the first look at the clock, which follows the compilation, to the last one."""
+    (first, started), (last, ended) = clock[0], clock[-1]
+    return (ended - started) / (last - first) if last > first else float("nan")
 
 
 def _step_seconds(clock: list[tuple[int, float]]) -> float:

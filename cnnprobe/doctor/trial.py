@@ -70,15 +70,24 @@ def scored_run(problem: Problem, bench: Bench, plan: Plan) -> Scored:
     Raises:
       TimeoutError: the clock cut the run short, so that it cannot be held against whole ones.
     """
+    run = settled_run(problem, bench, plan)
+    return Scored(score(problem, bench, run.last), run.curve)
+
+
+def settled_run(problem: Problem, bench: Bench, plan: Plan) -> Run:
+    """Trains for as many steps as the plan says, and lets running statistics arrive.
+
+    Raises:
+      TimeoutError: the clock cut the run short.
+    """
     run: Run = train_run(problem, bench, num_steps=plan.num_steps, seconds=2 * plan.run_seconds, deadline=plan.deadline)
     if not run.is_complete:
         raise TimeoutError(f"{NO_TIME}: {len(run.curve.loss)} of {plan.num_steps} steps were made")
-    settled = settle(problem, run.last, plan.num_settling, deadline=plan.deadline)
-    return Scored(score(problem, bench, settled), run.curve)
+    return run._replace(last=settle(problem, run.last, plan.num_settling, deadline=plan.deadline))
 
 
 def control(plan: Plan, seed: int) -> Scored:
-    """The user's own problem from one seed; a program that does not run is held to be a blind guess."""
+    """The user's own problem from one seed; a program that does not run at all is held to be a blind guess."""
     if seed not in plan.controls:
         plan.controls[seed] = _control(plan, seed)
     return plan.controls[seed]
@@ -91,6 +100,8 @@ def _control(plan: Plan, seed: int) -> Scored:
     except TimeoutError:
         raise
     except Exception:  # the same error stands among the failures of the observation
+        if 0 in plan.controls and plan.controls[0].num_steps:  # it has run: no remedy may gain by an error of this once
+            raise
         nothing, none = np.zeros(0), np.zeros((0, plan.bench.num_classes), int)
         return Scored(1 / plan.bench.num_classes, Curve(nothing, nothing, none, none))
 

@@ -231,12 +231,13 @@ def test_rare_classes_hold_less_than_half_of_an_equal_share(counts, rare):
 def test_what_rare_classes_cost_is_the_gain_of_the_mean_recall_of_the_others(pairs, first_rare):
     ids, is_right = (np.array(column) for column in zip(*pairs, strict=True))
     ids[:2] = 0, first_rare  # one of each kind at least
-    lost, error, rare = lost_to(ids >= first_rare, is_right, ids)
+    lost, error, rare, rare_error = lost_to(ids >= first_rare, is_right, ids)
     recalls = {each: np.mean(is_right[ids == each].astype(np.float64)) for each in set(ids.tolist())}
     common = [recall for each, recall in recalls.items() if each < first_rare]
     raised = [recall if each < first_rare else np.mean(common) for each, recall in recalls.items()]
     np.testing.assert_allclose(lost, np.mean(raised) - np.mean(list(recalls.values())), atol=1e-12)
     assert error >= 0
+    assert rare_error > 0
     np.testing.assert_allclose(rare, np.mean([recall for each, recall in recalls.items() if each >= first_rare]))
 
 
@@ -246,6 +247,7 @@ def test_error_of_what_rare_classes_cost_is_that_of_repeated_draws():
     drawn = np.array([lost_to(ids >= 2, rng.random(200) < chance, ids) for _ in range(500)])
     np.testing.assert_allclose(drawn[:, 0].mean(), 0.225, atol=0.01)
     np.testing.assert_allclose(drawn[:, 1].mean(), drawn[:, 0].std(), rtol=0.15)
+    np.testing.assert_allclose(drawn[:, 3].mean(), drawn[:, 2].std(), rtol=0.15)
 
 
 def test_rare_class_that_is_never_recognised_is_measured():
@@ -270,7 +272,7 @@ def test_class_that_training_lacks_is_not_counted_among_the_common_ones():
 
 
 def test_one_image_of_a_rare_class_is_no_certainty():
-    lost, error, _ = lost_to(np.arange(33) == 32, np.arange(33) < 32, (np.arange(33) == 32).astype(int))
+    lost, error, *_ = lost_to(np.arange(33) == 32, np.arange(33) < 32, (np.arange(33) == 32).astype(int))
     assert lost == 0.5
     assert lost < 3 * error
 

@@ -3,9 +3,11 @@
 import time
 
 import numpy as np
+import optax
 import pytest
 
-from cnnprobe.doctor import harm, longer, prove, trial
+import cnnprobe as cp
+from cnnprobe.doctor import harm, longer, prove, run, trial
 from cnnprobe.doctor.causes.record import Advice, Cause
 from cnnprobe.doctor.longer import try_for_longer
 from cnnprobe.doctor.prove import Suspect, Tried
@@ -13,9 +15,11 @@ from cnnprobe.doctor.rank import weigh
 from cnnprobe.doctor.run import Run
 from cnnprobe.doctor.trial import Attempt, Plan, Scored
 from cnnprobe.types import Curve, Evidence
+from experiments.problems import cross_entropy
 
-WHOLE = 6000  # steps of the user's training
+WHOLE = 3000  # steps of the user's training
 NEVER = 10_000
+PACE = 0.01 / trial.OVERHEAD  # seconds a step
 
 
 def curve(num_steps):
@@ -24,32 +28,45 @@ def curve(num_steps):
     )
 
 
+SHORT = Run(curve(100), ({}, {}), ({}, {}), np.zeros((100, 5, 0)), (), (), 1.0, is_complete=True, step_seconds=PACE)
+
+
 def scored_after(needed, num_steps):
     return Scored(0.9 if num_steps >= needed else 0.1, curve(num_steps))
 
 
 @pytest.fixture
 def ran(monkeypatch):
-    """Runs whose accuracy is 0.9 from as many steps as the batch size says; the steps of each."""
+    """Runs whose accuracy is 0.9 from as many steps as the batch size says; what was run for how many steps."""
     made = []
 
     def run_twin(plan, problem, seed):
-        made.append((problem.batch_size, seed, plan.num_steps))
+        made.append((problem.batch_size, plan.num_steps))
         return scored_after(problem.batch_size, plan.num_steps)
 
+    def settled_run(problem, bench, plan):
+        made.append((problem.batch_size, plan.num_steps))
+        return SHORT._replace(curve=curve(plan.num_steps))
+
+    def look_at_scores(bench, run):
+        return {"validation accuracy": scored_after(bench.problem.batch_size, len(run.curve.loss)).accuracy}
+
     def control(plan, seed):
-        return plan.controls.setdefault(seed, run_twin(plan, plan.bench.problem, seed))
+        return plan.controls.setdefault(seed, scored_after(plan.bench.problem.batch_size, plan.num_steps))
 
     for module in (trial, prove, longer, harm):
         monkeypatch.setattr(module, "run_twin", run_twin, raising=False)
         monkeypatch.setattr(module, "control", control, raising=False)
+    monkeypatch.setattr(longer, "settled_run", settled_run)
+    monkeypatch.setattr(longer, "look_at_scores", look_at_scores)
+    monkeypatch.setattr(longer, "look_at_balance", lambda bench, run: {})
     monkeypatch.setattr(longer, "steps_of_training", lambda bench: WHOLE)
     monkeypatch.setattr(prove, "_rescued", lambda plan: frozenset())
     return made
 
 
 def plan_of(bench, *, own, seconds):
-    """Runs of 100 steps that take a second; the problem itself needs `own` steps."""
+    """Runs of 100 steps that take a second; the problem itself needs `own` steps, and so has its bench."""
     problem = bench.problem._replace(batch_size=own)
     first = scored_after(own, 100)
     return Plan(bench._replace(problem=problem), 100, 1.0, 1.0, 0, time.monotonic() + seconds, {0: first})
@@ -58,10 +75,13 @@ def plan_of(bench, *, own, seconds):
 @pytest.fixture
 def lost(healthy):
     """A run of 100 steps that learnt nothing, of data that a random network tells apart."""
-    run = Run(curve(100), ({}, {}), ({}, {}), np.zeros((100, 5, 0)), (), (), 1.0, is_complete=True)
-    return healthy._replace(
-        run=run, facts={**healthy.facts, "validation accuracy": 0.1, "random features accuracy": 0.9}
-    )
+    reached = {"validation accuracy": 0.1, "random features accuracy": 0.9, "number of updates": 10.0}
+    return healthy._replace(run=SHORT, facts={**healthy.facts, **reached})
+
+
+def lost_with(plan, lost):
+    """The same, with the bench of a plan."""
+    return lost._replace(bench=plan.bench)
 
 
 def suspect(cause_id, stage, needed, *, strength=1.0):
@@ -96,59 +116,110 @@ def known_causes(monkeypatch):
     monkeypatch.setattr(rank, "CAUSES", known)
 
 
-@pytest.mark.parametrize(("needed", "severity"), [(1500, "cause"), (3000, "warning"), (NEVER, "warning")])
+@pytest.mark.parametrize(("needed", "severity"), [(900, "cause"), (2000, "warning"), (NEVER, "warning")])
 def test_a_remedy_that_needs_many_steps_is_proved_in_longer_runs(needed, severity, tiny_bench, lost, ran):
-    plan = plan_of(tiny_bench, own=NEVER, seconds=80)  # four runs of 20 seconds
-    assert found_by(plan, lost, suspect("order", "data", needed)) == [("order", severity)]
+    plan = plan_of(tiny_bench, own=NEVER, seconds=80)  # 64 seconds for six runs: some thousand steps each
+    assert found_by(plan, lost_with(plan, lost), suspect("order", "data", needed)) == [("order", severity)]
 
 
 def test_longer_runs_are_no_longer_than_the_whole_training(tiny_bench, lost, ran):
-    plan = plan_of(tiny_bench, own=NEVER, seconds=10_000)
-    assert try_for_longer(plan, lost, ()).plan.num_steps == WHOLE
+    plan = plan_of(tiny_bench, own=NEVER, seconds=float("inf"))
+    assert try_for_longer(plan, lost_with(plan, lost), ()).plan.num_steps == WHOLE
 
 
-@pytest.mark.parametrize("seconds", [0.0, 1.4])
-def test_without_time_for_a_run_half_as_long_again_nothing_is_run(seconds, tiny_bench, lost, ran):
+def test_of_a_loader_without_end_some_thousand_steps_are_run(tiny_bench, lost, ran, monkeypatch):
+    monkeypatch.setattr(longer, "steps_of_training", lambda bench: None)
+    plan = plan_of(tiny_bench, own=NEVER, seconds=float("inf"))
+    assert try_for_longer(plan, lost_with(plan, lost), ()).plan.num_steps == longer.LONGEST
+
+
+def test_the_rest_of_a_short_training_is_run_too(tiny_bench, lost, ran, monkeypatch):
+    monkeypatch.setattr(longer, "steps_of_training", lambda bench: 120)
+    plan = plan_of(tiny_bench, own=NEVER, seconds=80)
+    assert try_for_longer(plan, lost_with(plan, lost), ()).plan.num_steps == 120
+
+
+@pytest.mark.parametrize(("seconds", "pace"), [(0.0, PACE), (1.8, PACE), (80.0, float("nan"))])
+def test_without_time_or_a_known_pace_nothing_is_run(seconds, pace, tiny_bench, lost, ran):
     plan = plan_of(tiny_bench, own=NEVER, seconds=seconds)
-    assert try_for_longer(plan, lost, tried_of(plan, suspect("order", "data", 1500))) == (plan, lost, [])
+    seen = lost_with(plan, lost)._replace(run=SHORT._replace(step_seconds=pace))
+    assert try_for_longer(plan, seen, tried_of(plan, suspect("order", "data", 1500))) == (plan, seen, [])
     assert not ran
 
 
 def test_with_time_for_one_run_the_network_as_it_is_goes_on(tiny_bench, lost, ran):
     plan = plan_of(tiny_bench, own=300, seconds=4.5)
-    found = try_for_longer(plan, lost, tried_of(plan, suspect("order", "data", 200)))
+    found = try_for_longer(plan, lost_with(plan, lost), tried_of(plan, suspect("order", "data", 200)))
     assert found.tried == []
     assert found.seen.facts["validation accuracy"] == 0.9
-    assert len(found.seen.run.curve.loss) == found.plan.num_steps >= 300
+    assert len(found.seen.run.curve.loss) == found.seen.facts["number of steps"] == found.plan.num_steps >= 300
+    assert found.seen.facts["number of updates"] == found.plan.num_steps / 10
 
 
 def test_a_network_that_learns_in_a_longer_run_is_not_blamed(tiny_bench, lost, ran):
-    plan = plan_of(tiny_bench, own=1000, seconds=80)
-    assert found_by(plan, lost, suspect("order", "data", 500)) == [("order", "warning")]
-    assert {needed for needed, _, num_steps in ran if num_steps > 100} == {1000}
+    plan = plan_of(tiny_bench, own=900, seconds=80)
+    assert found_by(plan, lost_with(plan, lost), suspect("order", "data", 500)) == [("order", "warning")]
+    assert {needed for needed, num_steps in ran if num_steps > 100} == {900}
 
 
 def test_one_that_had_learnt_is_not_run_again(tiny_bench, lost, ran):
-    fine = lost._replace(facts={**lost.facts, "validation accuracy": 0.8})
     plan = plan_of(tiny_bench, own=NEVER, seconds=80)
+    fine = lost._replace(facts={**lost.facts, "validation accuracy": 0.8}, bench=plan.bench)
     assert try_for_longer(plan, fine, tried_of(plan, suspect("order", "data", 500))) == (plan, fine, [])
 
 
-def test_upstream_goes_first_and_what_solves_it_ends_the_search(tiny_bench, lost, ran):
+@pytest.mark.parametrize(("needed", "again"), [(900, ["order"]), (NEVER, ["order", "step"])])
+def test_upstream_goes_first_and_what_solves_it_ends_the_search(needed, again, tiny_bench, lost, ran):
     plan = plan_of(tiny_bench, own=NEVER, seconds=100)
-    items = tried_of(plan, suspect("step", "optimisation", 1200), suspect("order", "data", 1000))
-    assert [item.suspect.cause.id for item in try_for_longer(plan, lost, items).tried] == ["order"]
+    items = tried_of(plan, suspect("step", "optimisation", 800), suspect("order", "data", needed))
+    found = try_for_longer(plan, lost_with(plan, lost), items)
+    assert [item.suspect.cause.id for item in found.tried] == again
+
+
+def test_what_the_longest_runs_leave_no_time_to_prove_is_not_held_for_proved(tiny_bench, lost, ran, monkeypatch):
+    plan = plan_of(tiny_bench, own=NEVER, seconds=80)
+    monkeypatch.setattr(longer, "PROOF", 0)  # as if all runs had taken far longer than expected
+    monkeypatch.setattr(Plan, "has_time", lambda plan, runs=1: runs == 1)
+    assert try_for_longer(plan, lost_with(plan, lost), tried_of(plan, suspect("order", "data", 900))).tried == []
 
 
 def test_weak_evidence_gets_no_longer_run(tiny_bench, lost, ran):
     plan = plan_of(tiny_bench, own=NEVER, seconds=80)
-    assert try_for_longer(plan, lost, tried_of(plan, suspect("order", "data", 500, strength=0.4))).tried == []
+    items = tried_of(plan, suspect("order", "data", 500, strength=0.4))
+    assert try_for_longer(plan, lost_with(plan, lost), items).tried == []
 
 
 def test_a_longer_run_that_fails_leaves_all_as_it_was(tiny_bench, lost, ran, monkeypatch):
-    def stop(plan, seed):
-        raise TimeoutError("no time was left")
+    def stop(problem, bench, plan):
+        raise OSError("the file ends here")
 
     plan = plan_of(tiny_bench, own=NEVER, seconds=80)
-    monkeypatch.setattr(longer, "control", stop)
-    assert try_for_longer(plan, lost, ()) == (plan, lost, [])
+    monkeypatch.setattr(longer, "settled_run", stop)
+    seen = lost_with(plan, lost)
+    assert try_for_longer(plan, seen, ()) == (plan, seen, [])
+
+
+def test_a_control_that_fails_once_proves_no_remedy(tiny_bench, monkeypatch):
+    def stop(problem, bench, plan):
+        raise OSError("the file ends here")
+
+    monkeypatch.setattr(trial, "scored_run", stop)
+    plan = plan_of(tiny_bench, own=NEVER, seconds=80)
+    with pytest.raises(OSError, match="ends here"):
+        trial.control(plan, 1)
+    assert trial.control(plan._replace(controls={}), 1).accuracy == 1 / tiny_bench.num_classes
+
+
+def test_a_network_that_needs_longer_is_run_for_longer_and_healthy(monkeypatch):
+    rng = np.random.default_rng(0)
+    labels = np.arange(160) % 4
+    images = (rng.random((160, 8, 8, 1)) + labels[:, None, None, None]).astype(np.float32) / 4
+    data = cp.Dataset(images, labels)
+    slow = cp.Problem(cp.small_cnn(4), cross_entropy, optax.adam(3e-4), data, data, num_classes=4)
+    slow = slow._replace(batch_size=16, num_epochs=60)
+    monkeypatch.setattr(run, "MAX_STEPS", 20)
+    said = []
+    diagnosis = cp.diagnose(slow, budget_seconds=90, tell=said.append)
+    assert diagnosis.verdict == "healthy"
+    assert "ran 600 steps" in diagnosis.summary
+    assert "running the network for 600 steps" in said

@@ -16,6 +16,7 @@ from cnnprobe.doctor.looks.loss import label_reach, look_at_loss
 from cnnprobe.doctor.looks.modes import look_at_modes
 from cnnprobe.doctor.looks.optimizer import look_at_optimizer
 from cnnprobe.doctor.looks.structure import look_at_structure
+from cnnprobe.doctor.observe import observe
 from cnnprobe.doctor.run import train_run
 from cnnprobe.models.networks import residual_cnn, small_cnn
 from cnnprobe.models.plain import dropout
@@ -264,7 +265,7 @@ def test_units_that_are_dead_in_part_are_no_cause(healthy):
 
 def modes_of(problem, bench, run):
     bench = bench._replace(problem=problem)
-    return structure_of(bench, problem.model) | look_at_modes(bench, run, has_dropout=True)
+    return structure_of(bench, problem.model) | look_at_modes(bench, run, has_dropout=True, drops_in_evaluation=True)
 
 
 @pytest.fixture(scope="module")
@@ -283,6 +284,26 @@ def test_misplaced_dropout_shows_and_its_remedy_takes_it_away(fault, fact, least
     assert evidence("dropout-on-logits", seen).strength > 0.9
     assert seen.facts[fact] > least
     assert modes_of(remedy(faulty), tiny_bench, short_run)[fact] == 0
+
+
+def test_dropout_that_is_on_in_evaluation_alone_is_misplaced(tiny_bench, healthy):
+    model = small_cnn(10, dropout_rate=0.5)
+
+    def inverted(params, state, images, *, key, train):
+        return model.apply(params, state, images, key=key, train=not train)
+
+    problem = tiny_bench.problem._replace(model=Model(model.init, inverted))
+    seen = observe(tiny_bench._replace(problem=problem), seconds=5, deadline=float("inf"))
+    assert seen.facts["strongest dropout rate"] == 0.0
+    assert evidence("dropout-on-logits", seen).strength > 0.9
+
+
+def test_dropout_in_evaluation_shows_though_training_killed_every_unit(tiny_bench, short_run, healthy):
+    faulty = plant(tiny_bench.problem, "dropout_in_evaluation")
+    dead = short_run._replace(last=jax.tree.map(np.zeros_like, short_run.last))
+    seen = healthy._replace(facts={**healthy.facts, **modes_of(faulty, tiny_bench, dead)})
+    assert seen.facts["mode gap"] == 0
+    assert evidence("dropout-on-logits", seen).strength > 0.9
 
 
 def test_dropout_of_features_is_where_it_belongs(dropping, tiny_bench, short_run, healthy):

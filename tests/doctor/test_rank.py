@@ -103,6 +103,12 @@ def test_a_gain_that_three_seeds_leave_to_chance_is_run_from_three_more(case, pl
     assert seeds == list(range(num_seeds + 1))
 
 
+def test_a_gain_that_most_seeds_do_not_show_is_no_proof_whatever_the_evidence(plan, healthy, monkeypatch):
+    gains = [0.2, 0.0, 0.30, 0.0, 0.35, 0.0, 0.0]
+    fake_runs(monkeypatch, lambda plan, problem, seed: Scored(0.1 + gains[seed], CURVE))
+    assert severities(plan, healthy, suspect("step", "optimisation", 80)) == [("step", "warning")]
+
+
 def test_remedy_in_vain_with_decisive_evidence_is_a_warning(plan, healthy):
     assert severities(plan, healthy, suspect("loss", "loss", 12)) == [("loss", "warning")]
 

@@ -82,9 +82,6 @@ def test_every_cause_is_read_or_listed(read):
 def test_run_of_fit_with_held_parameters_is_read(tmp_path):
     problem = build_problem(num_images=64, batch_size=16, num_epochs=2)[0]
 
-    def is_trunk(params):
-        return jax.tree.map(lambda leaf: leaf.shape[-1] != 10, params)
-
     held = optax.chain(optax.adam(1e-3), optax.masked(optax.set_to_zero(), is_trunk))
     cp.fit(problem._replace(optimizer=held), directory=tmp_path, progress=False)
     diagnosis = cp.diagnose_run(tmp_path / "readings.jsonl")
@@ -93,10 +90,22 @@ def test_run_of_fit_with_held_parameters_is_read(tmp_path):
     assert diagnosis.facts["frozen parameter share"] > 0.9
 
 
-@pytest.mark.parametrize(("held", "severity"), [(lambda params: True, "cause"), (None, "warning")])
-def test_parameters_of_which_none_moves_are_a_cause(held, severity, tmp_path):
-    problem = build_problem(num_images=64, batch_size=16, num_epochs=2)[0]
-    mask = held or (lambda params: jax.tree.map(lambda leaf: leaf.shape[-1] != 10, params))
+def test_one_nan_blames_nothing_else_for_what_was_learnt(read):
+    losses = [*np.linspace(1.4, 0.02, 200).tolist(), None, None, None]
+    diagnosis = read(steps(losses, labels=lambda index: [0] * 30 + [index % 4] * 2))
+    assert [f.cause for f in diagnosis.findings if f.severity == "cause"] == ["non-finite-loss"]
+    assert "class-imbalance" in [f.cause for f in diagnosis.findings]
+
+
+def is_trunk(params):
+    return jax.tree.map(lambda leaf: leaf.shape[-1] != 10, params)
+
+
+@pytest.mark.parametrize(
+    ("mask", "num_epochs", "severity"), [(True, 26, "cause"), (True, 2, "warning"), (is_trunk, 2, "warning")]
+)
+def test_parameters_of_which_none_moves_for_long_are_a_cause(mask, num_epochs, severity, tmp_path):
+    problem = build_problem(num_images=64, batch_size=16, num_epochs=num_epochs)[0]
     optimizer = optax.chain(optax.adam(1e-3), optax.masked(optax.set_to_zero(), mask))
     cp.fit(problem._replace(optimizer=optimizer), directory=tmp_path, progress=False)
     found = {f.cause: f.severity for f in cp.diagnose_run(tmp_path / "readings.jsonl").findings}

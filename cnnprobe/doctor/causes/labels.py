@@ -8,6 +8,7 @@ from cnnprobe.doctor.bench import above_chance
 from cnnprobe.doctor.causes.generalisation import more_images_help
 from cnnprobe.doctor.causes.pairing import MOVED, dealt_anew_share
 from cnnprobe.doctor.causes.record import Advice, Cause, costs, fact, graded, lowest, readings
+from cnnprobe.doctor.harm import ERRORS
 from cnnprobe.doctor.learning_curve import FITTED
 from cnnprobe.doctor.looks.passes import UNSURE_Z
 from cnnprobe.doctor.observation import Observation
@@ -138,12 +139,14 @@ def _neglects_rare_classes(seen: Observation) -> bool:
     """Whether rare classes are fitted and yet recognised worse than others, for want of images.
 
     Drawing a class of two images more often may gain nothing. Classes may differ in difficulty, too: that it is their
-    number which matters is said by a gain from more images, or where rare classes are named no more often than at
-    random while their training images are all known.
+    number which matters is said by a gain from more images, or where rare classes are recognised more seldom than by
+    a blind guess though training images are fitted: a rule that is drawn to common classes does so.
     """
-    is_never_named = fact(seen, "recall of rare classes") <= 1 / seen.bench.num_classes
-    fits = fact(seen, "training accuracy") > FITTED
-    return costs(seen, LOST) and (more_images_help(seen) or (is_never_named and fits))
+    if not costs(seen, LOST):
+        return False
+    at_most = fact(seen, "recall of rare classes") + ERRORS * fact(seen, "error of the recall of rare classes")
+    is_shunned = at_most < 1 / seen.bench.num_classes and fact(seen, "training accuracy") > FITTED
+    return is_shunned or more_images_help(seen)
 
 
 def _balance(seen: Observation) -> tuple[Remedy, ...]:

@@ -270,6 +270,7 @@ CAUSES = (
         _advise_finite,
         "One NaN in a gradient makes every parameter NaN in the next step, and nothing brings it back.",
         ("Goldberg, What every computer scientist should know about floating-point arithmetic, 1991",),
+        shows_harm=_stays_non_finite,
         look_alikes=(
             "`learning-rate-too-high` ends in NaN too, after a finite loss that jumps and parameters that grow. Here"
             " the loss is not finite for constructed scores that are surely wrong, or the images hold NaN"

@@ -13,6 +13,7 @@ from cnnprobe.doctor.remedies_network import remove_decay, same_rule, train_held
 from cnnprobe.types import Evidence, Remedy
 
 REFERENCE = optax.adam(1e-3)
+LONG_STILL = 100  # steps without any update, from which none is waited for: gradients may be gathered first
 WEAKER = 1000  # times: from a decay that outweighs the data to one of the usual size
 SIGN_LIKE = 0.8  # share of equal steps after a dozen of them, from which they are those of a first step
 
@@ -42,8 +43,8 @@ def _frozen(seen: Observation) -> Evidence | None:
         "their gradient is zero though their layers are active" if _is_cut(seen) else "the optimizer does not move them"
     )
     sentence = f"{share:.0%} of the parameters never move ({which}): {why}."
-    is_still = fact(seen, "number of updates") == 0  # then it cannot learn, while held features may be wanted
-    strength = 1.0 if is_still else 0.8
+    is_still = fact(seen, "number of updates") == 0 and fact(seen, "number of steps") >= LONG_STILL
+    strength = 1.0 if is_still else 0.8  # what nothing moves cannot learn, while held features may be wanted
     return Evidence(sentence, readings(seen, "frozen parameter share", "cut gradient share"), strength)
 
 

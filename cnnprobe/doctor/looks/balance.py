@@ -25,6 +25,7 @@ class Toll(NamedTuple):
     lost: float  # of balanced accuracy
     error: float  # standard error of that
     recall: float  # of the rare classes, their mean, in [0, 1]
+    recall_error: float
 
 
 def lost_to(is_rare: Bool[np.ndarray, " n"], is_right: Bool[np.ndarray, " n"], ids: Int[np.ndarray, " n"]) -> Toll:
@@ -37,9 +38,9 @@ def lost_to(is_rare: Bool[np.ndarray, " n"], is_right: Bool[np.ndarray, " n"], i
     hits = np.array([np.sum(is_right[ids == each]) for each in classes])
     recall, likely = hits / counts, (hits + 1) / (counts + 2)
     variance, rare = likely * (1 - likely) / counts, is_rare[first]
-    error = math.sqrt(variance[rare].sum() / rare.sum() ** 2 + variance[~rare].sum() / (~rare).sum() ** 2)
+    errors = [math.sqrt(variance[kind].sum()) / kind.sum() for kind in (rare, ~rare)]
     lost = recall[~rare].mean() - recall.mean()
-    return Toll(float(lost), float(rare.mean() * error), float(recall[rare].mean()))
+    return Toll(float(lost), float(rare.mean() * math.hypot(*errors)), float(recall[rare].mean()), float(errors[0]))
 
 
 def look_at_balance(bench: Bench, run: Run) -> dict[str, float]:
@@ -60,4 +61,5 @@ def look_at_balance(bench: Bench, run: Run) -> dict[str, float]:
         "accuracy lost to rare classes": toll.lost,
         "error of the accuracy lost to rare classes": toll.error,
         "recall of rare classes": toll.recall,
+        "error of the recall of rare classes": toll.recall_error,
     }

@@ -35,7 +35,7 @@ def without_dropout(problem: Problem) -> Problem:
     return problem._replace(model=Model(problem.model.init, still))
 
 
-def look_at_modes(bench: Bench, run: Run, *, has_dropout: bool) -> dict[str, float]:
+def look_at_modes(bench: Bench, run: Run, *, has_dropout: bool, drops_in_evaluation: bool = False) -> dict[str, float]:
     """Accuracy of the trained network on its own training images in each mode, and the noise of its masks."""
     images, ids = bench.train.images[:NUM_PROBED], bench.train.ids
     outputs = functools.partial(_outputs, bench, run.last, bench.problem, images)
@@ -44,7 +44,7 @@ def look_at_modes(bench: Bench, run: Run, *, has_dropout: bool) -> dict[str, flo
         "mode gap": float(mode_gap(trained, evaluated)),
         "dropped output share": float(np.mean(trained == 0) - np.mean(evaluated == 0)),
     }
-    if has_dropout:
+    if drops_in_evaluation:
         facts["evaluation noise"] = _evaluation_noise(bench, run)
     if facts["mode gap"] < MOVED:
         return facts
@@ -83,7 +83,7 @@ def _evaluation_noise(bench: Bench, run: Run) -> float:
         one, other = (_outputs(bench, weights, bench.problem, images, train_mode=False, draw=draw) for draw in range(2))
         return float(mode_gap(other, one))
 
-    return max(noise(run.first), noise(run.last))
+    return float(np.fmax(noise(run.first), noise(run.last)))
 
 
 def _look_at_masks(bench: Bench, run: Run) -> dict[str, float]:
