@@ -129,6 +129,11 @@ def tiny_clip(problem: Problem) -> Problem:
     return problem._replace(optimizer=optax.chain(optax.clip_by_global_norm(1e-4), optax.sgd(0.1)))
 
 
+def schedule_in_epochs(problem: Problem) -> Problem:
+    """Adam whose step size decays over as many updates as the training has epochs."""
+    return problem._replace(optimizer=optax.adam(optax.cosine_decay_schedule(1e-3, problem.num_epochs)))
+
+
 def negated_update(problem: Problem) -> Problem:
     """Updates with the wrong sign."""
     return problem._replace(optimizer=optax.chain(problem.optimizer, optax.scale(-1.0)))
@@ -228,6 +233,7 @@ FAULTS: dict[str, Remedy] = {
         learning_rate_too_high,
         learning_rate_too_low,
         tiny_clip,
+        schedule_in_epochs,
         negated_update,
         frozen_trunk,
         strong_weight_decay,
@@ -260,6 +266,7 @@ EXPECTED: dict[str, str] = {  # the cause that each fault is
     "learning_rate_too_high": "learning-rate-too-high",
     "learning_rate_too_low": "updates-too-small",
     "tiny_clip": "updates-too-small",
+    "schedule_in_epochs": "updates-too-small",
     "negated_update": "update-goes-uphill",
     "frozen_trunk": "parameters-not-updated",
     "strong_weight_decay": "weight-decay-too-strong",

@@ -6,9 +6,8 @@ import time
 from cnnprobe.checks import NO_TIME
 from cnnprobe.doctor.bench import above_chance
 from cnnprobe.doctor.causes.noise import is_limited_by_noise
-from cnnprobe.doctor.causes.record import fact
 from cnnprobe.doctor.harm import ENOUGH
-from cnnprobe.doctor.observation import Observation, error_text
+from cnnprobe.doctor.observation import Observation, error_text, fact
 from cnnprobe.doctor.progress import BASELINE, has_learnt, is_behind, is_cut_short
 from cnnprobe.doctor.trial import Plan, control, scored_run
 from cnnprobe.types import Diagnosis, Evidence, Finding

@@ -4,11 +4,11 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cnnprobe.doctor.causes.record import STAGES, fact
+from cnnprobe.doctor.causes.record import STAGES
 from cnnprobe.doctor.harm import LARGE, SUFFICIENT, gain_of
 from cnnprobe.doctor.looks.balance import look_at_balance
 from cnnprobe.doctor.looks.run import look_at_loss_curve
-from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.observe import look_at_scores
 from cnnprobe.doctor.progress import has_learnt, is_behind, solved_from
 from cnnprobe.doctor.prove import Tried, depth

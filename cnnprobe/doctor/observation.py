@@ -1,5 +1,6 @@
 """What was seen of a problem: numbers and names, keyed by words that a report can print."""
 
+import math
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,11 @@ class Observation(NamedTuple):
     failures: Mapping[str, str]  # measurement -> what its error said
     graph: tuple[GraphRow, ...] = ()  # the network as it is drawn
     num_settling: int = 0  # training-mode passes that the run's statistics still had to wait for
+
+
+def fact(seen: Observation, name: str) -> float:
+    """One measured number; NaN where it was not measured, which fails every comparison."""
+    return seen.facts.get(name, math.nan)
 
 
 def error_text(error: Exception) -> str:

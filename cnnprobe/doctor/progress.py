@@ -4,8 +4,7 @@ import math
 
 from cnnprobe.checks import NO_TIME
 from cnnprobe.doctor.bench import above_chance
-from cnnprobe.doctor.causes.record import fact
-from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.run import FEWEST_STEPS
 
 LEARNT = 0.97  # of the loss of a blind guess: what has not fallen below it has learnt nothing

@@ -84,6 +84,27 @@ def test_silent_on_look_alikes(cause_id, facts, healthy):
     assert BY_ID[cause_id].evidence(with_facts(healthy, cause_id, **facts)) is None
 
 
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({}, True),
+        ({"validation accuracy": 0.75}, False),  # near what features reach: strong and useful
+        ({"number of steps": 100.0}, False),  # too early to tell
+        ({"augmented signal share": 0.85}, False),
+    ],
+)
+def test_augmentation_that_leaves_half_of_the_signal_is_suspected_of_a_network_that_stays_behind(
+    changed, named, healthy
+):
+    behind = {"augmented signal share": 0.6, "validation accuracy": 0.5, "random features accuracy": 0.9}
+    behind |= {"number of steps": 300.0, "steps of the whole training": 400.0, "training batch accuracy": 0.45}
+    found = BY_ID["augmentation-destroys-signal"].evidence(
+        with_facts(healthy, "augmentation-destroys-signal", **{**behind, **changed})
+    )
+    assert (found is not None) == named
+    assert found is None or found.strength < 0.5  # nothing without a gain that is beyond chance
+
+
 def test_labels_dealt_anew_are_not_called_unrelated(healthy):
     facts = {"pixel neighbours z": 0.1, "random features z": -0.4, "validation accuracy": 0.1}
     seen = healthy._replace(facts={**healthy.facts, **facts})

@@ -384,3 +384,33 @@ def test_steps_that_are_small_because_the_loss_is_flat_are_the_losss_fault(rule,
     facts = {"number_of_steps": 400.0, "steps_of_the_whole_training": 400.0, "loss_gradient_at_zero": flat}
     found = evidence("updates-too-small", seen, log10_of_update_over_parameter=low - 1.5, **facts)
     assert (0.0 if found is None else found.strength) == pytest.approx(strength)
+
+
+@pytest.mark.parametrize(
+    ("late", "fitted", "named"),
+    [(-math.inf, 0.4, True), (-3.0, 0.4, True), (-0.1, 0.4, False), (math.nan, 0.4, False), (-math.inf, 0.97, False)],
+)
+def test_steps_that_end_before_the_images_are_fitted_are_too_small(late, fitted, named, healthy):
+    facts = {"log10_of_late_over_early_step": late, "training_accuracy": fitted, "last_update": 10.0}
+    assert (evidence("updates-too-small", healthy, number_of_steps=460.0, **facts) is not None) == named
+
+
+def test_a_schedule_in_epochs_is_read_and_its_remedy_goes_on(tiny_bench):
+    short = plant(tiny_bench.problem._replace(num_epochs=3), "schedule_in_epochs")
+    seen = observe(tiny_bench._replace(problem=short), seconds=20, deadline=float("inf"))
+    found = evidence("updates-too-small", seen)
+    assert (found.strength, found.sentence) == (1.0, "No parameter moves after step 3 of 60.")
+    steady = BY_ID["updates-too-small"].remedies(seen)[0](short)
+    again = observe(tiny_bench._replace(problem=steady), seconds=20, deadline=float("inf"))
+    assert again.facts["last update"] == 60
+    assert again.facts["step size"] == pytest.approx(1e-3, rel=1e-3)
+    assert "decay_steps=60" in BY_ID["updates-too-small"].advice(seen).snippet
+
+
+@pytest.mark.parametrize(
+    "transform", [optax.sgd(0.1), optax.adam(1e-3), optax.MultiSteps(optax.adam(1e-3), every_k_schedule=4)]
+)
+def test_steps_that_go_on_are_as_long_late_as_early(transform, tiny_bench):
+    problem = tiny_bench.problem._replace(num_epochs=3, optimizer=transform)
+    seen = observe(tiny_bench._replace(problem=problem), seconds=20, deadline=float("inf"))
+    assert abs(seen.facts["log10 of late over early step"]) < 0.7

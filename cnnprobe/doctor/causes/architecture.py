@@ -7,18 +7,9 @@ import numpy as np
 
 from cnnprobe.doctor.causes import augmentation, inputs, labels, optimisation, pairing
 from cnnprobe.doctor.causes.loss import is_over_axes
-from cnnprobe.doctor.causes.record import (
-    Advice,
-    Cause,
-    fact,
-    graded_log,
-    highest,
-    lowest,
-    readings,
-    rising,
-)
+from cnnprobe.doctor.causes.record import Advice, Cause, graded_log, highest, lowest, readings, rising
 from cnnprobe.doctor.harm import DECISIVE
-from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.remedies import redraw_everything, redraw_parameters, use_relu
 from cnnprobe.doctor.remedies_network import (
     each_image_alone,

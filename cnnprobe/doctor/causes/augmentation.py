@@ -1,12 +1,14 @@
 """Augmentation that leaves nothing to learn."""
 
-from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, lowest, readings
+from cnnprobe.doctor.causes.record import Advice, Cause, graded, lowest, readings
 from cnnprobe.doctor.looks.passes import UNSURE_Z
-from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.observation import Observation, fact
+from cnnprobe.doctor.progress import is_behind
 from cnnprobe.doctor.remedies_data import drop_augmentation, train_as_stored
 from cnnprobe.types import Evidence, Remedy
 
 LITTLE = 0.35  # of the signal: flips, shifts, crops and noise that help leave more of it
+MUCH_OF_IT = 0.5  # of the whole training, from which a network that augmentation slows down has had its time
 BARE = 0.15  # of the signal, at which nothing is left that a network could find
 LOST_Z = 5.0  # standard deviations of the permutation null that the loss of signal must exceed
 LEARNT_SHARE = 0.8  # of what features reach on clean images; a network that does so on augmented ones can read them
@@ -19,8 +21,13 @@ def _destroyed(seen: Observation) -> Evidence | None:
 
 
 def _by_augment(seen: Observation) -> Evidence | None:
-    """The user's `augment`."""
-    start = min(LITTLE, lowest("augmented signal share", factor=0.8))
+    """The user's `augment`.
+
+    What leaves some of the signal may slow a network down and still help it in the end, so that it is suspected only
+    where the network stays far behind for much of its training.
+    """
+    start = lowest("augmented signal share", factor=0.8)
+    start = start if _stays_behind(seen) else min(LITTLE, start)
     strength = graded(fact(seen, "augmented signal share"), start, BARE)
     if not strength or fact(seen, "z of the signal lost") < LOST_Z or _is_read(seen):
         return None
@@ -32,6 +39,11 @@ def _by_augment(seen: Observation) -> Evidence | None:
     )
     names = ("augmented signal share", "augmented std ratio", "augmented mean shift", "training batch accuracy")
     return Evidence(sentence, readings(seen, *names), strength)
+
+
+def _stays_behind(seen: Observation) -> bool:
+    """Whether much of the training leaves the network far below what features reach that need none."""
+    return is_behind(seen) and fact(seen, "number of steps") >= MUCH_OF_IT * fact(seen, "steps of the whole training")
 
 
 def _is_read(seen: Observation) -> bool:

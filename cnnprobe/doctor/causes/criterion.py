@@ -3,9 +3,9 @@
 import math
 
 from cnnprobe.doctor.causes.loss import FINGERPRINT, is_over_axes
-from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, readings
+from cnnprobe.doctor.causes.record import Advice, Cause, graded, readings
 from cnnprobe.doctor.looks.loss import NUM_CONSTRUCTED, RECOVERED
-from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.remedies import average_loss, scale_updates
 from cnnprobe.doctor.remedies_network import reference_loss, softmax_over_classes
 from cnnprobe.types import Evidence, Remedy

@@ -5,10 +5,10 @@ import math
 import numpy as np
 
 from cnnprobe.data.sampling import num_examples
-from cnnprobe.doctor.causes.record import Advice, Cause, always, fact, graded, highest, no_remedy, readings
+from cnnprobe.doctor.causes.record import Advice, Cause, always, graded, highest, no_remedy, readings
 from cnnprobe.doctor.harm import ENOUGH
 from cnnprobe.doctor.learning_curve import FITTED
-from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.types import Evidence
 
 GAP, MARGIN = "generalisation gap", 1.2  # of the largest healthy one

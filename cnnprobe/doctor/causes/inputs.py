@@ -7,8 +7,8 @@ import numpy as np
 
 from cnnprobe.data.sampling import num_examples
 from cnnprobe.doctor.bands import healthy_band
-from cnnprobe.doctor.causes.record import TINY, Advice, Cause, fact, graded_log, highest, lowest, readings, rising
-from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.causes.record import TINY, Advice, Cause, graded_log, highest, lowest, readings, rising
+from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.remedies_data import keep_examples, standardise_inputs
 from cnnprobe.types import Dataset, Evidence, Problem, Reading, Remedy
 

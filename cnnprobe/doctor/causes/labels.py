@@ -7,11 +7,11 @@ import numpy as np
 from cnnprobe.doctor.bench import above_chance
 from cnnprobe.doctor.causes.generalisation import more_images_help
 from cnnprobe.doctor.causes.pairing import MOVED, dealt_anew_share
-from cnnprobe.doctor.causes.record import Advice, Cause, costs, fact, graded, lowest, readings
+from cnnprobe.doctor.causes.record import Advice, Cause, costs, graded, lowest, readings
 from cnnprobe.doctor.harm import ERRORS
 from cnnprobe.doctor.learning_curve import FITTED
 from cnnprobe.doctor.looks.passes import UNSURE_Z
-from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.remedies import use_cross_entropy
 from cnnprobe.doctor.remedies_data import balance_classes, map_labels, shuffle_batches, train_as_stored
 from cnnprobe.types import Dataset, Evidence, Remedy

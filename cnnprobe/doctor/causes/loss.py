@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 
-from cnnprobe.doctor.causes.record import Advice, Cause, fact, readings
+from cnnprobe.doctor.causes.record import Advice, Cause, readings
 from cnnprobe.doctor.looks.loss import BOUNDED
-from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.remedies import (
     add_head,
     log_of,

@@ -2,9 +2,9 @@
 
 import math
 
-from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, readings
+from cnnprobe.doctor.causes.record import Advice, Cause, graded, readings
 from cnnprobe.doctor.looks.maps import FACTORS
-from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.remedies_data import enlarge_images
 from cnnprobe.types import Evidence, Remedy
 

@@ -1,8 +1,8 @@
 """A metric that does not say how good the outputs are."""
 
-from cnnprobe.doctor.causes.record import Advice, Cause, always, fact, graded, no_remedy, readings
+from cnnprobe.doctor.causes.record import Advice, Cause, always, graded, no_remedy, readings
 from cnnprobe.doctor.harm import ENOUGH, LARGE
-from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.types import Evidence
 
 ERRORS = 3.0  # standard errors that the difference must exceed

@@ -3,8 +3,8 @@
 import math
 
 from cnnprobe.doctor.causes.pairing import MOVED, dealt_anew_share
-from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, highest, readings
-from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.causes.record import Advice, Cause, graded, highest, readings
+from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.remedies_data import drop_suspicious, use_robust_loss
 from cnnprobe.types import Dataset, Evidence, Remedy
 

@@ -4,17 +4,20 @@ import math
 
 import optax
 
-from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, graded_log, highest, lowest, readings, rising
-from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.causes.record import Advice, Cause, graded, graded_log, highest, lowest, readings, rising
+from cnnprobe.doctor.learning_curve import FITTED
+from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.remedies import (
     negate_loss,
     replace_optimizer,
     scale_updates,
     use_cross_entropy,
 )
+from cnnprobe.doctor.remedies_network import same_rule
 from cnnprobe.types import Evidence, Remedy
 
 FEWEST_LOST = 3  # steps in a row up to the last one: from which on NaN is held to stay
+LATE = "log10 of late over early step"
 MOST_PATIENCE = 1.0  # decades by which a long training excuses small steps
 REFERENCE = replace_optimizer(optax.adam(1e-3))
 ADVICE_REFERENCE = "optimizer = optax.adam(1e-3)"
@@ -110,6 +113,26 @@ def _advise_smaller(_: Observation) -> Advice:
 # --- too small -------------------------------------------------------------------------------------------------------
 
 
+def _too_small(seen: Observation) -> Evidence | None:
+    """Steps that end early, or are too small from the start."""
+    return _ending(seen) or _creeping(seen)
+
+
+def _ending(seen: Observation) -> Evidence | None:
+    """Steps that become far shorter than their gradients ask for, before the images are fitted."""
+    late, start = fact(seen, LATE), lowest(LATE) - 1.0
+    strength = graded(late, start, start - 0.7)
+    if not strength or fact(seen, "training accuracy") > FITTED:
+        return None
+    last, num_steps = fact(seen, "last update"), fact(seen, "number of steps")
+    sentence = (
+        f"No parameter moves after step {last:.0f} of {num_steps:.0f}."
+        if late == -math.inf
+        else f"For the same gradient a step of the second half is 10^{late:.1f} times as long as one of the first."
+    )
+    return Evidence(sentence, readings(seen, LATE, "last update", "end loss ratio"), strength)
+
+
 def _creeping(seen: Observation) -> Evidence | None:
     """Updates so small beside the parameters that the run could not get anywhere."""
     ratio, start = fact(seen, "log10 of update over parameter"), lowest("log10 of update over parameter") - 0.3
@@ -152,12 +175,24 @@ def _missing_decades(seen: Observation) -> int:
 
 def _larger(seen: Observation) -> tuple[Remedy, ...]:
     """The user's own optimizer with steps of a healthy size; the reference where a factor does not help."""
+    if _ending(seen):
+        has_memory = fact(seen, "optimizer state numbers") > 0
+        steady = same_rule(seen.names.get("update rule", ""), fact(seen, "step size"), has_memory=has_memory)
+        return (*((replace_optimizer(steady),) if steady else ()), REFERENCE)
     decades = _missing_decades(seen)
     return (*_steps(10.0**decades), REFERENCE) if decades > 0 else (REFERENCE,)
 
 
 def _advise_larger(seen: Observation) -> Advice:
     """Larger steps, and where the factor may hide."""
+    if _ending(seen):
+        whole = fact(seen, "steps of the whole training")
+        length = f"{whole:.0f}" if math.isfinite(whole) else "num_epochs * batches_per_epoch"
+        return Advice(
+            "The steps run out while there is much left to learn. Look for a schedule that is given in epochs what it"
+            " counts in updates.",
+            f"optax.cosine_decay_schedule({fact(seen, 'step size'):.3g}, decay_steps={length})",
+        )
     decades = _missing_decades(seen)
     much = f", 10^{decades} times these" if decades > 0 else ""
     return Advice(
@@ -249,7 +284,7 @@ CAUSES = (
         "updates-too-small",
         "the steps are too small",
         "optimisation",
-        _creeping,
+        _too_small,
         _larger,
         _advise_larger,
         "The network stays where it was drawn: an untrained network predicts one class for nearly everything.",
@@ -258,7 +293,7 @@ CAUSES = (
             "An untrained network has the same readings, so the number of steps counts. `parameters-not-updated` does"
             " not move some parameters at all; here all move too little. `inputs-scaled-twice` is slow because of its"
             " inputs. The size of an update beside its gradient tells whether the step size, a clip, an epsilon or the"
-            " schedule is to blame."
+            " schedule is to blame; a schedule that is over too soon shows in how that size falls."
         ),
     ),
     Cause(

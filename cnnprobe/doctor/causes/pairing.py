@@ -1,7 +1,7 @@
 """Labels that change from one pass over the data to the next."""
 
-from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, readings
-from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.causes.record import Advice, Cause, graded, readings
+from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.remedies_data import keep_first_labels, train_as_stored
 from cnnprobe.types import Evidence, Remedy
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from cnnprobe.doctor.bands import healthy_band
 from cnnprobe.doctor.harm import ENOUGH, ERRORS
-from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.types import Evidence, Reading, Remedy
 
 TINY = 1e-30  # under a logarithm
@@ -93,11 +93,6 @@ def lowest(name: str, *, factor: float = 1.0) -> float:
     """The smallest healthy value of a fact, times a margin; NaN where no healthy run had it."""
     low = healthy_band(name)[0]
     return math.nan if low is None else low * factor
-
-
-def fact(seen: Observation, name: str) -> float:
-    """One measured number; NaN where it was not measured, which fails every comparison."""
-    return seen.facts.get(name, math.nan)
 
 
 def costs(seen: Observation, name: str) -> bool:

@@ -2,9 +2,9 @@
 
 import math
 
-from cnnprobe.doctor.causes.record import Advice, Cause, fact, graded, graded_log, highest, readings, rising
+from cnnprobe.doctor.causes.record import Advice, Cause, graded, graded_log, highest, readings, rising
 from cnnprobe.doctor.looks.modes import NUM_MASKS, NUM_PROBED
-from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.remedies import faster_statistics, thin_dropout, use_batch_statistics
 from cnnprobe.doctor.remedies_network import each_image_alone, evaluate_without_dropout, keep_outputs
 from cnnprobe.types import Evidence, Remedy

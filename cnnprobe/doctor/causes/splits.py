@@ -5,10 +5,10 @@ import math
 import numpy as np
 
 from cnnprobe.doctor.bench import above_chance
-from cnnprobe.doctor.causes.record import Advice, Cause, costs, fact, graded, highest, readings, rising
+from cnnprobe.doctor.causes.record import Advice, Cause, costs, graded, highest, readings, rising
 from cnnprobe.doctor.harm import ENOUGH
 from cnnprobe.doctor.looks.splits import occurs_in
-from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.remedies_data import divide_anew, keep_valid
 from cnnprobe.types import Dataset, Evidence, Problem, Remedy
 

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import optax
 
-from cnnprobe.doctor.causes.record import Advice, Cause, fact, highest, readings, rising
+from cnnprobe.doctor.causes.record import Advice, Cause, highest, readings, rising
 from cnnprobe.doctor.looks.run import frozen_leaves
-from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.remedies import replace_optimizer, restore_gradients, weaken_penalty
 from cnnprobe.doctor.remedies_network import remove_decay, same_rule, train_held
 from cnnprobe.types import Evidence, Remedy

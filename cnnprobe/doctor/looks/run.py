@@ -81,11 +81,26 @@ def look_at_updates(run: Run) -> dict[str, float]:
         "frozen parameter share": float(sizes[frozen].sum() / sizes.sum()),
         "cut gradient share": float(sizes[cut].sum() / sizes.sum()),
         "number of updates": float(np.sum(update.sum(axis=1) > 0)),
+        "last update": float(np.max(np.flatnonzero(update.sum(axis=1) > 0), initial=-1)) + 1.0,
+        "log10 of late over early step": _late_over_early(np.sqrt(update.sum(axis=1)), np.sqrt(grad.sum(axis=1))),
         # An output layer that starts at zero passes no gradient in the first step.
         "first zero gradient share": float(np.min(zeros[:5])),
         "last zero gradient share": float(np.mean(_tail(zeros))),
         "parameter growth": float(np.sqrt(_row(run, "param")[-1].sum() / max(_row(run, "param")[0].sum(), FLOOR))),
     }
+
+
+def _late_over_early(updates: Float[np.ndarray, " steps"], grads: Float[np.ndarray, " steps"]) -> float:
+    """log10 of how long updates are beside their gradients in the second half of the steps, against the first half.
+
+    Sums over many steps, since gradients may be gathered before each update. -inf where the second half has none; NaN
+    where the first half has none, or a half no gradient.
+    """
+    finite = np.isfinite(updates + grads)
+    halves = [half[finite[half]] for half in np.array_split(np.arange(len(updates)), 2)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        early, late = (updates[half].sum() / grads[half].sum() for half in halves)
+        return float(np.log10(late / early)) if early > 0 else float("nan")
 
 
 def _finite_median(values: np.ndarray) -> float:
