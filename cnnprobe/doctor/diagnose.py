@@ -10,6 +10,7 @@ from cnnprobe.doctor.bench import make_bench
 from cnnprobe.doctor.conclude import conclude, unreadable
 from cnnprobe.doctor.learning_curve import with_learning_curve
 from cnnprobe.doctor.observe import observe
+from cnnprobe.doctor.other_seeds import with_other_seeds
 from cnnprobe.doctor.rank import suspect, weigh
 from cnnprobe.doctor.trial import Tell, make_plan, say_nothing
 from cnnprobe.training.parallel import local_mesh
@@ -63,7 +64,7 @@ def diagnose(
     tell("running the network as it is")
     seen = observe(bench, seconds=run_seconds, deadline=deadline)
     plan = make_plan(seen, run_seconds=run_seconds, deadline=deadline, tell=tell)
-    seen = with_learning_curve(plan, seen)
+    seen = with_learning_curve(plan, with_other_seeds(plan, seen))
     suspects = suspect(seen)
     tell(f"suspected: {'; '.join(item.cause.title for item in suspects) or 'nothing'}")
     weighed = weigh(plan, seen, suspects)

@@ -10,7 +10,8 @@ from cnnprobe.types import Curve, Trial
 
 ENOUGH = 0.05  # points of balanced accuracy that a remedy must gain to show harm
 DECISIVE = 0.9  # strength of evidence that speaks for itself
-SUFFICIENT = 0.5  # the same where no remedy exists that could be run
+NOT_DECISIVE = 0.8  # strength of what needs a trial that chance would not pass, however far a reading is
+SUFFICIENT = 0.5  # strength that is worth a warning where harm is likely but not proved
 ERRORS = 2.0  # standard errors that a difference between accuracies on two kinds of images must exceed
 LARGE = 0.3  # points that are full proof of a remedy, and with the baseline reached end the search
 
@@ -42,14 +43,15 @@ def does_harm(plan: Plan, trial: Trial, strength: float) -> bool:
 
 
 def is_beyond_chance(gains: Float[np.ndarray, " seeds"], error: float, *, strength: float) -> bool:
-    """Whether what the pairs gain counts: in their mean, of which `error` is the standard error, and in their median.
+    """Whether what the pairs gain counts: in their mean, of which `error` is the standard error, and in most of them.
 
     A run that fails from one seed in three gives a large mean gain to whatever is tried. Evidence that speaks for
     itself needs a gain of one standard error; else chance must be unlikely (5 %, Student's t). `bands.json` says how
     often trials that change nothing but the seeds pass.
     """
     errors = 1.0 if strength >= DECISIVE else errors_of_chance(len(gains))
-    return bool(np.mean(gains) >= max(ENOUGH, errors * error) and np.median(gains) >= ENOUGH)
+    is_in_most = np.mean(gains >= ENOUGH) > 0.5
+    return bool(np.mean(gains) >= max(ENOUGH, errors * error) and is_in_most)
 
 
 def errors_of_chance(num_seeds: int) -> float:

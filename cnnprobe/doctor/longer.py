@@ -7,7 +7,7 @@ from typing import NamedTuple
 from cnnprobe.doctor.causes.record import STAGES
 from cnnprobe.doctor.harm import LARGE, SUFFICIENT, gain_of
 from cnnprobe.doctor.looks.balance import look_at_balance
-from cnnprobe.doctor.looks.run import look_at_loss_curve
+from cnnprobe.doctor.looks.run import look_at_loss_curve, look_at_updates
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.observe import look_at_scores
 from cnnprobe.doctor.progress import has_learnt, is_behind, solved_from
@@ -80,9 +80,8 @@ def _with_run(seen: Observation, short: Run, run: Run) -> Observation:
     """The same with a longer run in place of the short one: its losses and its scores."""
     blind = fact(seen, "loss uniform")
     kept = {name: seen.facts[name] for name in seen.facts.keys() - look_at_loss_curve(short.curve, blind).keys()}
-    share = len(run.curve.loss) / len(short.curve.loss)
-    kept["number of updates"] = share * fact(seen, "number of updates")
-    reached = look_at_loss_curve(run.curve, blind) | look_at_scores(seen.bench, run) | look_at_balance(seen.bench, run)
+    reached = look_at_loss_curve(run.curve, blind) | look_at_updates(run)
+    reached |= look_at_scores(seen.bench, run) | look_at_balance(seen.bench, run)
     is_complete = len(run.curve.loss) >= planned_steps(seen.bench)
     return seen._replace(run=run._replace(is_complete=is_complete), facts=kept | reached)
 

@@ -26,8 +26,6 @@ ROWS = ("update", "param", "gradient", "descent", "zeros")  # of `leaf_readings`
 SYNC_EVERY = 20  # steps between two looks at the clock: a host sync each step would slow a fast run
 FEWEST_STEPS = 50  # below which even a healthy network predicts one class
 SLOW_STEP = 0.05  # seconds from which every step may be waited for
-
-
 MAX_STEPS = 400  # of a probed run: the faults of the field show within 250
 
 

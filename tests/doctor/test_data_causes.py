@@ -97,7 +97,7 @@ def test_augmentation_that_leaves_half_of_the_signal_is_suspected_of_a_network_t
     changed, named, healthy
 ):
     behind = {"augmented signal share": 0.6, "validation accuracy": 0.5, "random features accuracy": 0.9}
-    behind |= {"number of steps": 300.0, "steps of the whole training": 400.0, "training batch accuracy": 0.45}
+    behind |= {"number of steps": 350.0, "steps of the whole training": 400.0, "training batch accuracy": 0.45}
     found = BY_ID["augmentation-destroys-signal"].evidence(
         with_facts(healthy, "augmentation-destroys-signal", **{**behind, **changed})
     )

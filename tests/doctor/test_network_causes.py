@@ -194,6 +194,15 @@ def test_decay_counts_beside_the_whole_step(healthy):
     assert evidence("weight-decay-too-strong", healthy, decay_a_step=1e-5, decay_share_of_a_step=0.004) is None
 
 
+@pytest.mark.parametrize(
+    ("growth", "decay", "is_named"), [(0.003, 1e-3, True), (0.003, 0.0, False), (0.9, 1e-3, False), (30.0, 1e-3, False)]
+)
+def test_decay_that_leaves_nothing_of_the_parameters_is_too_strong(growth, decay, is_named, healthy):
+    facts = {"decay_a_step": decay, "decay_share_of_a_step": 0.08, "parameter_growth": growth}
+    found = evidence("weight-decay-too-strong", healthy, **facts)
+    assert (found is not None and found.strength == 1.0) == is_named
+
+
 # --- network ---------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import pytest
 from cnnprobe.checks import NO_TIME
 from cnnprobe.doctor import prove, rank, trial
 from cnnprobe.doctor.causes.record import Advice, Cause
-from cnnprobe.doctor.harm import does_harm
+from cnnprobe.doctor.harm import does_harm, is_beyond_chance
 from cnnprobe.doctor.prove import Suspect
 from cnnprobe.doctor.rank import weigh
 from cnnprobe.doctor.trial import Plan, Scored
@@ -101,6 +101,11 @@ def test_a_gain_that_three_seeds_leave_to_chance_is_run_from_three_more(case, pl
     findings = weigh(low(plan), healthy, (suspect("step", "optimisation", 80, strength=0.8),)).findings
     assert [finding.severity for finding in findings] == ([] if severity is None else [severity])
     assert seeds == list(range(num_seeds + 1))
+
+
+@pytest.mark.parametrize("gains", [[0.01, 0.5], [0.0, 0.6], [0.3, 0.0, 0.01], [0.5, 0.01, 0.5, 0.01]])
+def test_a_gain_that_half_of_the_seeds_show_is_none(gains):
+    assert not is_beyond_chance(np.array(gains), np.std(gains, ddof=1) / len(gains) ** 0.5, strength=1.0)
 
 
 def test_a_gain_that_most_seeds_do_not_show_is_no_proof_whatever_the_evidence(plan, healthy, monkeypatch):

@@ -1,18 +1,17 @@
 """Augmentation that leaves nothing to learn."""
 
 from cnnprobe.doctor.causes.record import Advice, Cause, graded, lowest, readings
-from cnnprobe.doctor.looks.passes import UNSURE_Z
+from cnnprobe.doctor.looks.passes import PAIRED_Z, UNSURE_Z
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.progress import is_behind
 from cnnprobe.doctor.remedies_data import drop_augmentation, train_as_stored
 from cnnprobe.types import Evidence, Remedy
 
 LITTLE = 0.35  # of the signal: flips, shifts, crops and noise that help leave more of it
-MUCH_OF_IT = 0.5  # of the whole training, from which a network that augmentation slows down has had its time
+MUCH_OF_IT = 0.8  # of the whole training, from which a network that augmentation slows down has had its time
 BARE = 0.15  # of the signal, at which nothing is left that a network could find
 LOST_Z = 5.0  # standard deviations of the permutation null that the loss of signal must exceed
 LEARNT_SHARE = 0.8  # of what features reach on clean images; a network that does so on augmented ones can read them
-PAIRED_Z = 4.0  # standard deviations of the permutation null that only paired labels reach
 
 
 def _destroyed(seen: Observation) -> Evidence | None:

@@ -10,16 +10,14 @@ from cnnprobe.doctor.causes.pairing import MOVED, dealt_anew_share
 from cnnprobe.doctor.causes.record import Advice, Cause, costs, graded, lowest, readings
 from cnnprobe.doctor.harm import ERRORS
 from cnnprobe.doctor.learning_curve import FITTED
-from cnnprobe.doctor.looks.passes import UNSURE_Z
+from cnnprobe.doctor.looks.passes import FEWEST_FOR_PAIRING, PAIRED_Z, UNSURE_Z
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.remedies import use_cross_entropy
 from cnnprobe.doctor.remedies_data import balance_classes, map_labels, shuffle_batches, train_as_stored
 from cnnprobe.types import Dataset, Evidence, Remedy
 
-PAIRED_Z = 4.0  # standard deviations of the permutation null that only paired labels reach
 MISREAD = ("shifted-labels", "labels-out-of-range")  # names of losses that pull towards another class
 LOST = "accuracy lost to rare classes"
-FEWEST_FOR_PAIRING = 300  # images, below which neighbours miss much
 
 
 def _misread(seen: Observation) -> Evidence | None:

@@ -5,6 +5,7 @@ import math
 import optax
 
 from cnnprobe.doctor.causes.record import Advice, Cause, graded, graded_log, highest, lowest, readings, rising
+from cnnprobe.doctor.harm import NOT_DECISIVE
 from cnnprobe.doctor.learning_curve import FITTED
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.remedies import (
@@ -16,7 +17,8 @@ from cnnprobe.doctor.remedies import (
 from cnnprobe.doctor.remedies_network import same_rule
 from cnnprobe.types import Evidence, Remedy
 
-FEWEST_LOST = 3  # steps in a row up to the last one: from which on NaN is held to stay
+FEWEST_LOST = 3  # NaN steps at the end of a run, from which none is expected to be finite again
+FEWEST_UPDATES = 3  # before the steps can be said to end: gradients may be gathered over many steps
 LATE = "log10 of late over early step"
 MOST_PATIENCE = 1.0  # decades by which a long training excuses small steps
 REFERENCE = replace_optimizer(optax.adam(1e-3))
@@ -121,8 +123,10 @@ def _too_small(seen: Observation) -> Evidence | None:
 def _ending(seen: Observation) -> Evidence | None:
     """Steps that become far shorter than their gradients ask for, before the images are fitted."""
     late, start = fact(seen, LATE), lowest(LATE) - 1.0
-    strength = graded(late, start, start - 0.7)
-    if not strength or fact(seen, "training accuracy") > FITTED:
+    # Schedules that are meant to may end with short steps: only where nothing moves at all, that speaks for itself.
+    strength = min(graded(late, start, start - 0.7), 1.0 if late == -math.inf else NOT_DECISIVE)
+    is_fitted = fact(seen, "training accuracy") > FITTED
+    if not strength or is_fitted or fact(seen, "number of updates") < FEWEST_UPDATES:
         return None
     last, num_steps = fact(seen, "last update"), fact(seen, "number of steps")
     sentence = (
@@ -130,7 +134,7 @@ def _ending(seen: Observation) -> Evidence | None:
         if late == -math.inf
         else f"For the same gradient a step of the second half is 10^{late:.1f} times as long as one of the first."
     )
-    return Evidence(sentence, readings(seen, LATE, "last update", "end loss ratio"), strength)
+    return Evidence(sentence, readings(seen, LATE, "end loss ratio"), strength)
 
 
 def _creeping(seen: Observation) -> Evidence | None:
@@ -178,7 +182,8 @@ def _larger(seen: Observation) -> tuple[Remedy, ...]:
     if _ending(seen):
         has_memory = fact(seen, "optimizer state numbers") > 0
         steady = same_rule(seen.names.get("update rule", ""), fact(seen, "step size"), has_memory=has_memory)
-        return (*((replace_optimizer(steady),) if steady else ()), REFERENCE)
+        own = (replace_optimizer(steady),) if steady else ()
+        return own if own and fact(seen, LATE) > -math.inf else (*own, REFERENCE)
     decades = _missing_decades(seen)
     return (*_steps(10.0**decades), REFERENCE) if decades > 0 else (REFERENCE,)
 
@@ -187,11 +192,12 @@ def _advise_larger(seen: Observation) -> Advice:
     """Larger steps, and where the factor may hide."""
     if _ending(seen):
         whole = fact(seen, "steps of the whole training")
+        size = fact(seen, "step size")
         length = f"{whole:.0f}" if math.isfinite(whole) else "num_epochs * batches_per_epoch"
         return Advice(
             "The steps run out while there is much left to learn. Look for a schedule that is given in epochs what it"
             " counts in updates.",
-            f"optax.cosine_decay_schedule({fact(seen, 'step size'):.3g}, decay_steps={length})",
+            f"optax.cosine_decay_schedule({f'{size:.3g}' if size > 0 else 'step_size'}, decay_steps={length})",
         )
     decades = _missing_decades(seen)
     much = f", 10^{decades} times these" if decades > 0 else ""

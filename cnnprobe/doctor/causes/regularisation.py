@@ -3,6 +3,7 @@
 import math
 
 from cnnprobe.doctor.causes.record import Advice, Cause, graded, graded_log, highest, readings, rising
+from cnnprobe.doctor.harm import NOT_DECISIVE
 from cnnprobe.doctor.looks.modes import NUM_MASKS, NUM_PROBED
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.remedies import faster_statistics, thin_dropout, use_batch_statistics
@@ -10,7 +11,6 @@ from cnnprobe.doctor.remedies_network import each_image_alone, evaluate_without_
 from cnnprobe.types import Evidence, Remedy
 
 FEWEST_ZEROS = 0.02  # share of the scores that training sets to zero, from which dropout stands behind the last layer
-NOT_DECISIVE = 0.8  # of the strength: what needs a trial that chance would not pass
 ROUNDING = 1e-9  # variance over masks, beside that over images, which is none
 QUICK = 0.91  # momentum of an average that arrives in a few dozen steps, as measured in bfloat16 at worst
 MOVE_NOISE = (

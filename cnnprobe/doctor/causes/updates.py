@@ -5,7 +5,7 @@ import math
 import numpy as np
 import optax
 
-from cnnprobe.doctor.causes.record import Advice, Cause, highest, readings, rising
+from cnnprobe.doctor.causes.record import Advice, Cause, graded_log, highest, lowest, readings, rising
 from cnnprobe.doctor.looks.run import frozen_leaves
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.remedies import replace_optimizer, restore_gradients, weaken_penalty
@@ -13,6 +13,7 @@ from cnnprobe.doctor.remedies_network import remove_decay, same_rule, train_held
 from cnnprobe.types import Evidence, Remedy
 
 REFERENCE = optax.adam(1e-3)
+PENALTY = "penalty share of a gradient"
 LONG_STILL = 100  # steps without any update, from which none is waited for: gradients may be gathered first
 WEAKER = 1000  # times: from a decay that outweighs the data to one of the usual size
 SIGN_LIKE = 0.8  # share of equal steps after a dozen of them, from which they are those of a first step
@@ -117,9 +118,9 @@ def _decaying(seen: Observation) -> Evidence | None:
     decayed, penalised = _pulls(seen)
     growth = f"the parameters end at {fact(seen, 'parameter growth'):.2g} times their first size"
     if penalised > decayed:
-        pull = fact(seen, "penalty share of a gradient")
+        pull = fact(seen, PENALTY)
         sentence = f"{pull:.0%} of the first gradient is a penalty's, which pulls parameters to zero; {growth}."
-        return Evidence(sentence, readings(seen, "penalty share of a gradient", "parameter growth"), penalised)
+        return Evidence(sentence, readings(seen, PENALTY, "parameter growth"), penalised)
     if not decayed:
         return None
     share, rate = fact(seen, "decay share of a step"), fact(seen, "decay a step")
@@ -132,8 +133,17 @@ def _decaying(seen: Observation) -> Evidence | None:
 
 def _pulls(seen: Observation) -> tuple[float, float]:
     """How far the optimizer's decay and a penalty in the loss outweigh the data."""
-    decayed = _outweighs(seen, "decay share of a step") if fact(seen, "decay a step") > 0 else 0.0
-    return decayed, _outweighs(seen, "penalty share of a gradient")
+    decayed, penalised = (
+        max(_outweighs(seen, share), _shrunk(seen)) if fact(seen, pull) > 0 else 0.0
+        for share, pull in (("decay share of a step", "decay a step"), (PENALTY, PENALTY))
+    )
+    return decayed, penalised
+
+
+def _shrunk(seen: Observation) -> float:
+    """How far below any healthy size the parameters end: a pull that is a small part of the first steps may win."""
+    least = lowest("parameter growth")
+    return graded_log(fact(seen, "parameter growth"), least / 3, least / 20)
 
 
 def _outweighs(seen: Observation, name: str) -> float:
@@ -206,6 +216,7 @@ CAUSES = (
         "Decay shrinks every parameter in each step. Where it takes as much as the data give, the weights settle near"
         " zero and the outputs near a constant. A penalty on the parameters in the loss does the same.",
         ("Loshchilov & Hutter, Decoupled weight decay regularization, ICLR 2019",),
+        explains=("learning-rate-too-high",),
         look_alikes=(
             "`updates-too-small` leaves the parameters where they are; here they shrink. The loss at the end is mostly"
             " the penalty, and a handful of images can still be learnt, so a quick test of overfitting finds nothing."

@@ -17,6 +17,8 @@ from cnnprobe.types import Batch, Dataset
 MAX_READ = 1000  # images of each pass through a loader
 MAX_READ_AGAIN = 200  # examples of a source, which may be slow
 MAX_VALUES = 1024  # of an image that stand for it
+PAIRED_Z = 4.0  # standard deviations of the permutation null that only paired labels reach
+FEWEST_FOR_PAIRING = 300  # images, below which neighbours miss much
 UNSURE_Z = 10.0  # standard deviations of the permutation null below which a loader is held against the stored pairs
 
 

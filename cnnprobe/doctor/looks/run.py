@@ -94,13 +94,15 @@ def _late_over_early(updates: Float[np.ndarray, " steps"], grads: Float[np.ndarr
     """log10 of how long updates are beside their gradients in the second half of the steps, against the first half.
 
     Sums over many steps, since gradients may be gathered before each update. -inf where the second half has none; NaN
-    where the first half has none, or a half no gradient.
+    where the first half has none, or one of them no gradient.
     """
     finite = np.isfinite(updates + grads)
     halves = [half[finite[half]] for half in np.array_split(np.arange(len(updates)), 2)]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        early, late = (updates[half].sum() / grads[half].sum() for half in halves)
-        return float(np.log10(late / early)) if early > 0 else float("nan")
+    moved, asked = (np.array([values[half].sum() for half in halves]) for values in (updates, grads))
+    if not (moved[0] > 0 and np.all(asked > 0)):
+        return float("nan")
+    with np.errstate(divide="ignore"):
+        return float(np.log10(moved[1] / asked[1]) - np.log10(moved[0] / asked[0]))
 
 
 def _finite_median(values: np.ndarray) -> float:
