@@ -30,6 +30,12 @@ def noisy_labels(problem: Problem) -> Problem:
     )
 
 
+def class_numbers_differ(problem: Problem) -> Problem:
+    """Validation labels whose classes are numbered by another list, which begins with the last one."""
+    valid = to_dataset(valid_of(problem))
+    return problem._replace(valid=Dataset(valid.images, (np.asarray(valid.labels) + 1) % count_classes(problem)))
+
+
 def split_by_class(problem: Problem) -> Problem:
     """The last classes held out, a quarter of them and one at least, as a split of a sorted set does it."""
     splits = zip(to_dataset(problem.train), to_dataset(valid_of(problem)), strict=True)
@@ -89,6 +95,7 @@ DATA_FAULTS: tuple[Remedy, ...] = (
     reshuffled_labels,
     mispairing_loader,
     noisy_labels,
+    class_numbers_differ,
     split_by_class,
     leaked_validation,
     destroying_augmentation,

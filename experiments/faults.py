@@ -254,6 +254,7 @@ EXPECTED: dict[str, str] = {  # the cause that each fault is
     "inputs_offset": "inputs-offset",
     "blank_images": "inputs-blank-or-corrupt",
     "shuffled_labels": "labels-unrelated-to-images",
+    "class_numbers_differ": "label-encoding",
     "labels_off_by_one": "label-encoding",
     "sorted_batches": "batches-not-shuffled",
     "class_imbalance": "class-imbalance",

@@ -28,6 +28,7 @@ from cnnprobe.doctor.looks.loss import BOUNDED, LossLook, label_reach, look_at_l
 from cnnprobe.doctor.looks.maps import look_at_maps
 from cnnprobe.doctor.looks.metric import look_at_metric
 from cnnprobe.doctor.looks.modes import look_at_modes, statistics_momentum
+from cnnprobe.doctor.looks.numbering import look_at_numbering
 from cnnprobe.doctor.looks.optimizer import look_at_optimizer
 from cnnprobe.doctor.looks.passes import look_at_passes
 from cnnprobe.doctor.looks.penalty import look_at_penalty
@@ -236,6 +237,9 @@ def _after(
     facts |= attempt("the look at the two modes", lambda: look_at_modes(bench, run, **dropped), {})
     facts |= attempt("the scores", lambda: look_at_scores(bench, run), {})
     facts |= attempt("the look at the metric", lambda: look_at_metric(bench, run), {})
+    numbered, called = attempt("the look at the class numbers", lambda: look_at_numbering(bench, run), ({}, {}))
+    facts |= numbered
+    names |= called
     facts |= attempt("the look at the leak", lambda: look_at_leak(bench, run), {})
     facts |= attempt("the look at the balance", lambda: look_at_balance(bench, run), {})
     return rows

@@ -83,6 +83,20 @@ def map_labels(fn: Callable[[Labels], Labels]) -> Remedy:
     return remedy
 
 
+def renumber_valid(number: Int[np.ndarray, " classes"]) -> Remedy:
+    """Gives the classes of the validation images other numbers; its labels must be integers."""
+
+    def remedy(problem: Problem) -> Problem:
+        """The problem with this one thing changed."""
+        assert problem.valid is not None
+        batch = take(problem.valid, np.arange(num_examples(problem.valid)))
+        labels = np.asarray(batch.labels)
+        is_known = (labels >= 0) & (labels < len(number))
+        return problem._replace(valid=Dataset(batch.images, np.where(is_known, number[labels * is_known], labels)))
+
+    return remedy
+
+
 def balance_classes(problem: Problem) -> Problem:
     """Repeats the examples of rare classes until every class is as large as the largest."""
     batch = take(problem.train, np.arange(num_examples(problem.train)))

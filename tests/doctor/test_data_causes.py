@@ -105,6 +105,31 @@ def test_augmentation_that_leaves_half_of_the_signal_is_suspected_of_a_network_t
     assert found is None or found.strength < 0.5  # nothing without a gain that is beyond chance
 
 
+NUMBERED = {"accuracy with classes renumbered": 0.9, "accuracy gained by other class numbers": 0.85}
+NUMBERED |= {"training accuracy": 0.98, "validation accuracy": 0.05}
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({}, True),
+        ({"accuracy gained by other class numbers": 0.02}, False),
+        ({"accuracy with classes renumbered": 0.4}, False),  # the best numbers for answers at random
+        ({"training accuracy": 0.4}, False),
+        ({"pixel neighbours z": 0.1, "random features z": 0.2}, False),  # labels of other images, learnt by heart
+    ],
+)
+def test_splits_that_number_the_classes_differently(changed, named, healthy):
+    seen = healthy._replace(
+        facts={**healthy.facts, **NUMBERED, **changed}, names={**healthy.names, "classes numbered otherwise": "0 as 3"}
+    )
+    found = BY_ID["label-encoding"].evidence(seen)
+    assert (found is not None) == named
+    if found is not None:
+        assert "0 as 3" in found.sentence
+        assert "for both splits" in BY_ID["label-encoding"].advice(seen).text
+
+
 def test_labels_dealt_anew_are_not_called_unrelated(healthy):
     facts = {"pixel neighbours z": 0.1, "random features z": -0.4, "validation accuracy": 0.1}
     seen = healthy._replace(facts={**healthy.facts, **facts})

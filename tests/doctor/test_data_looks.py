@@ -15,8 +15,10 @@ from cnnprobe.doctor.looks.balance import look_at_balance, lost_to, rare_classes
 from cnnprobe.doctor.looks.data import look_at_pairing
 from cnnprobe.doctor.looks.maps import look_at_maps
 from cnnprobe.doctor.looks.metric import look_at_metric
+from cnnprobe.doctor.looks.numbering import best_numbering, look_at_numbering
 from cnnprobe.doctor.looks.passes import look_at_passes
 from cnnprobe.doctor.looks.splits import leaked, look_at_splits, occurs_in, unfairly_missing
+from cnnprobe.doctor.remedies_data import renumber_valid
 from cnnprobe.doctor.run import train_run
 from cnnprobe.models.networks import residual_cnn, small_cnn
 from cnnprobe.types import Dataset, Problem
@@ -281,3 +283,22 @@ def test_balanced_classes_cost_nothing():
     bench = make_bench(problem())
     run = train_run(problem(), bench, num_steps=3, seconds=100, deadline=float("inf"))
     assert look_at_balance(bench, run) == {}
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_class_numbers_of_validation_are_found_from_what_the_network_says(shift):
+    rng, labels = np.random.default_rng(0), np.arange(150) % 3
+    images = (rng.random((150, 8, 8, 1)) + labels[:, None, None, None]).astype(np.float32) / 3
+    other = Dataset(images[90:], (labels[90:] + shift) % 3)
+    sick = problem(train=Dataset(images[:90], labels[:90]), valid=other, num_classes=3)
+    sick = sick._replace(model=small_cnn(3), optimizer=optax.adam(1e-2), batch_size=30)
+    bench = make_bench(sick)
+    run = train_run(sick, bench, num_steps=60, seconds=100, deadline=float("inf"))
+    found = best_numbering(bench, run)
+    facts, names = look_at_numbering(bench, run)
+    assert found.number.tolist() == [(each - shift) % 3 for each in range(3)]
+    assert found.renumbered == facts["accuracy with classes renumbered"] > 0.9
+    assert facts["accuracy gained by other class numbers"] == pytest.approx(found.renumbered if shift else 0.0, abs=0.1)
+    assert names["classes numbered otherwise"] == ("0 as 2, 1 as 0, 2 as 1" if shift else "")
+    mended = renumber_valid(found.number)(sick)
+    np.testing.assert_array_equal(mended.valid.labels, labels[90:])

@@ -145,6 +145,12 @@ def test_labels_are_dealt_anew_every_epoch(problem):
     assert not np.array_equal(*(np.concatenate([labels for _, labels in loader(epoch)]) for epoch in (0, 1)))
 
 
+def test_class_numbers_of_validation_alone_differ(problem):
+    planted = plant(problem, "class_numbers_differ")
+    np.testing.assert_array_equal(planted.valid.labels, (problem.valid.labels + 1) % 10)
+    np.testing.assert_array_equal(planted.train.labels, problem.train.labels)
+
+
 def test_split_by_class_shares_no_class(problem):
     planted = plant(problem, "split_by_class")
     assert not set(planted.train.labels) & set(planted.valid.labels)

@@ -8,15 +8,18 @@ from cnnprobe.doctor.bench import above_chance
 from cnnprobe.doctor.causes.generalisation import more_images_help
 from cnnprobe.doctor.causes.pairing import MOVED, dealt_anew_share
 from cnnprobe.doctor.causes.record import Advice, Cause, costs, graded, lowest, readings
-from cnnprobe.doctor.harm import ERRORS
+from cnnprobe.doctor.harm import ENOUGH, ERRORS
 from cnnprobe.doctor.learning_curve import FITTED
+from cnnprobe.doctor.looks.numbering import best_numbering
 from cnnprobe.doctor.looks.passes import FEWEST_FOR_PAIRING, PAIRED_Z, UNSURE_Z
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.remedies import use_cross_entropy
-from cnnprobe.doctor.remedies_data import balance_classes, map_labels, shuffle_batches, train_as_stored
+from cnnprobe.doctor.remedies_data import balance_classes, map_labels, renumber_valid, shuffle_batches, train_as_stored
 from cnnprobe.types import Dataset, Evidence, Remedy
 
 MISREAD = ("shifted-labels", "labels-out-of-range")  # names of losses that pull towards another class
+RENUMBERED = "accuracy with classes renumbered"
+GIVEN_BACK = 0.7  # of the training accuracy
 LOST = "accuracy lost to rare classes"
 
 
@@ -34,7 +37,32 @@ def _misread(seen: Observation) -> Evidence | None:
     if _is_misreading(seen):
         sentence = f"The loss is smallest for a class other than the label: it behaves like {_loss_name(seen)}."
         return Evidence(sentence, readings(seen, "loss floor", "loss wrong", "loss recovers"), 1.0)
-    return None
+    return _numbered_otherwise(seen)
+
+
+def _numbered_otherwise(seen: Observation) -> Evidence | None:
+    """Classes that validation numbers otherwise than training: the network knows them by other names.
+
+    Training labels must belong to their images: from others a network learns one class for each kind of image, too.
+    """
+    if not _is_numbered_otherwise(seen):
+        return None
+    sentence = (
+        f"With other numbers for the classes of the validation images ({seen.names['classes numbered otherwise']}) the"
+        f" network is right for {fact(seen, RENUMBERED):.0%} of them, as they stand for"
+        f" {fact(seen, 'validation accuracy'):.0%}: the two splits number the classes differently."
+    )
+    return Evidence(sentence, readings(seen, RENUMBERED, "validation accuracy", "training accuracy"), 1.0)
+
+
+def _is_numbered_otherwise(seen: Observation) -> bool:
+    """Whether other numbers give back most of what the network reaches in training, and not by chance."""
+    if fact(seen, "label out of range share") > 0 or fact(seen, "label non integer share") > 0:
+        return False
+    is_paired = max(fact(seen, "pixel neighbours z"), fact(seen, "random features z")) > UNSURE_Z
+    regained = fact(seen, RENUMBERED) > GIVEN_BACK * fact(seen, "training accuracy")
+    fits = fact(seen, "training accuracy") > (1 + 1 / seen.bench.num_classes) / 2
+    return is_paired and fits and regained and fact(seen, "accuracy gained by other class numbers") > 2 * ENOUGH
 
 
 def _loss_name(seen: Observation) -> str:
@@ -49,14 +77,23 @@ def _is_misreading(seen: Observation) -> bool:
 
 
 def _ranks(seen: Observation) -> tuple[Remedy, ...]:
-    """Labels by rank among the distinct values, or a loss that reads them right."""
+    """Labels by rank among the distinct values, one numbering for both splits, or a loss that reads them right."""
     labels = np.asarray(seen.bench.train.labels)
     values = np.unique(labels)
+    if _is_numbered_otherwise(seen):
+        return _one_numbering(seen)
     if _is_misreading(seen) and not fact(seen, "label out of range share"):
         return (use_cross_entropy,)
     if labels.size != len(labels) or len(values) > seen.bench.num_classes:
         return ()
     return (map_labels(partial(_by_rank, values)),)
+
+
+def _one_numbering(seen: Observation) -> tuple[Remedy, ...]:
+    """Validation labels as the network numbers them, where they are integers."""
+    found = seen.run and best_numbering(seen.bench, seen.run)
+    are_integers = np.asarray(seen.bench.valid.labels).ndim == 1
+    return (renumber_valid(found.number),) if found and are_integers else ()
 
 
 def _by_rank(values: np.ndarray, raw: np.ndarray) -> np.ndarray:
@@ -67,6 +104,12 @@ def _by_rank(values: np.ndarray, raw: np.ndarray) -> np.ndarray:
 
 def _advise_encoding(seen: Observation) -> Advice:
     """How labels should look."""
+    if _is_numbered_otherwise(seen):
+        return Advice(
+            "Number the classes once, for both splits: maps that are made separately, as from two listings of folders,"
+            " differ where the order or the classes found differ.",
+            "number = {name: index for index, name in enumerate(sorted({*train_names, *valid_names}))}",
+        )
     text = (
         f"Number the classes 0 to {seen.bench.num_classes - 1} without a gap, as integers, and let the loss use them"
         " unchanged."
