@@ -156,6 +156,11 @@ def scores_of(outputs: Outputs, num_classes: int) -> Float[np.ndarray, "batch un
     return scores.mean(axis=tuple(range(1, scores.ndim - 1)))
 
 
+def halfway(bench: Bench) -> float:
+    """Accuracy half of the way from a blind guess to every image right."""
+    return (1 + 1 / bench.num_classes) / 2
+
+
 def above_chance(bench: Bench) -> float:
     """Balanced accuracy on the validation sample that no blind guess reaches: 4 standard errors or .1 above."""
     chance = 1 / bench.num_classes

@@ -10,9 +10,10 @@ from cnnprobe.doctor.looks.balance import look_at_balance
 from cnnprobe.doctor.looks.run import look_at_loss_curve, look_at_updates
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.observe import look_at_scores
-from cnnprobe.doctor.progress import has_learnt, is_behind, solved_from
+from cnnprobe.doctor.other_seeds import is_hidden, with_other_seeds
+from cnnprobe.doctor.progress import AT_LEAST, has_learnt, is_behind, solved_from
 from cnnprobe.doctor.prove import Tried, depth
-from cnnprobe.doctor.run import MAX_STEPS, Run, planned_steps, steps_of_training
+from cnnprobe.doctor.run import MAX_STEPS, Run, planned_steps, steps_of_training, valid_outputs
 from cnnprobe.doctor.trial import OVERHEAD, Plan, Scored, run_twin, settled_run
 
 WORTH_IT = 1.5  # times the steps made so far, from which a run is made again, unless it is the whole training
@@ -50,6 +51,7 @@ def try_for_longer(plan: Plan, seen: Observation, tried: Sequence[Tried]) -> Lon
     except Exception:  # a loader may end, and the clock may cut this run too
         return unchanged
     longer = longer._replace(controls={0: Scored(fact(seen, "validation accuracy"), run.curve)})
+    seen = with_other_seeds(longer, seen)
     return Longer(longer, seen, _tried_again(longer, seen, telling[:num]) if _is_far_behind(seen) else [])
 
 
@@ -67,7 +69,8 @@ def _lengthened(plan: Plan, seen: Observation, run: Run, num_suspects: int) -> t
     pace = OVERHEAD * run.step_seconds
     fixed = max(plan.cost_seconds - pace * plan.num_steps, 0.0)  # of a run: compilation and scoring
     for num in range(num_suspects, -1, -1):
-        seconds = USED * (plan.deadline - time.monotonic()) / (1 + num + (PROOF if num else 0))
+        others = PROOF if num or is_hidden(seen) else 0
+        seconds = USED * (plan.deadline - time.monotonic()) / (1 + num + others)
         affordable = (seconds - fixed) / pace if pace > 0 else 0.0
         num_steps = int(min(whole, affordable))
         if num_steps >= WORTH_IT * plan.num_steps or num_steps == whole > plan.num_steps:
@@ -79,9 +82,11 @@ def _lengthened(plan: Plan, seen: Observation, run: Run, num_suspects: int) -> t
 def _with_run(seen: Observation, short: Run, run: Run) -> Observation:
     """The same with a longer run in place of the short one: its losses and its scores."""
     blind = fact(seen, "loss uniform")
-    kept = {name: seen.facts[name] for name in seen.facts.keys() - look_at_loss_curve(short.curve, blind).keys()}
+    outdated = {AT_LEAST, *look_at_loss_curve(short.curve, blind)}
+    kept = {name: seen.facts[name] for name in seen.facts.keys() - outdated}
     reached = look_at_loss_curve(run.curve, blind) | look_at_updates(run)
-    reached |= look_at_scores(seen.bench, run) | look_at_balance(seen.bench, run)
+    answers = valid_outputs(seen.bench, run)
+    reached |= look_at_scores(seen.bench, run, answers) | look_at_balance(seen.bench, answers)
     is_complete = len(run.curve.loss) >= planned_steps(seen.bench)
     return seen._replace(run=run._replace(is_complete=is_complete), facts=kept | reached)
 

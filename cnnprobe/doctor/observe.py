@@ -36,9 +36,19 @@ from cnnprobe.doctor.looks.run import look_at_loss_curve, look_at_updates, name_
 from cnnprobe.doctor.looks.splits import look_at_leak, look_at_splits
 from cnnprobe.doctor.looks.structure import look_at_structure
 from cnnprobe.doctor.observation import Observation, error_text
-from cnnprobe.doctor.run import Run, planned_steps, score, settle, start, steps_of_training, train_run
+from cnnprobe.doctor.run import (
+    Run,
+    planned_steps,
+    score,
+    score_of,
+    settle,
+    start,
+    steps_of_training,
+    train_run,
+    valid_outputs,
+)
 from cnnprobe.training.step import check_loss
-from cnnprobe.types import GraphRow
+from cnnprobe.types import GraphRow, LayerRow, Outputs
 
 ARRIVED = 0.05  # share of the first statistics that is left when they are held to have arrived
 MOST_PASSES = 400
@@ -96,9 +106,9 @@ def observe(bench: Bench, *, seconds: float, deadline: float) -> Observation:
             lambda: train_run(problem, bench, num_steps=steps, seconds=seconds, deadline=deadline),
             None,
         )
-    layers = ()
+    layers: tuple[LayerRow, ...] = ()
     if run is not None:
-        layers = _after(bench, run, blind, attempt, facts, names)
+        run, layers = _after(bench, run, blind, attempt, facts, names)
     return Observation(bench, facts, names, loss, run, layers, failures, graph, int(facts.get("settling passes", 0)))
 
 
@@ -200,8 +210,11 @@ def numbers_of(record: object) -> dict[str, float]:
 
 def _after(
     bench: Bench, run: Run, blind: float, attempt: Attempt, facts: dict[str, float], names: dict[str, str]
-) -> tuple:
-    """The run and the network after it; adds to `facts` and `names`, and returns the rows of the layers."""
+) -> tuple[Run, tuple[LayerRow, ...]]:
+    """The run and the network after it; adds to `facts` and `names`.
+
+    Returns the run, its running statistics settled, and the rows of the layers.
+    """
     facts |= look_at_loss_curve(run.curve, blind)
     facts |= look_at_updates(run)
     asked, rule = attempt("the look at the optimizer", lambda: look_at_optimizer(bench, run), ({}, {}))
@@ -235,23 +248,23 @@ def _after(
         "drops_in_evaluation": facts.get("dropout rate in evaluation", 0.0) > 0,
     }
     facts |= attempt("the look at the two modes", lambda: look_at_modes(bench, run, **dropped), {})
-    facts |= attempt("the scores", lambda: look_at_scores(bench, run), {})
-    facts |= attempt("the look at the metric", lambda: look_at_metric(bench, run), {})
-    numbered, called = attempt("the look at the class numbers", lambda: look_at_numbering(bench, run), ({}, {}))
+    answers = attempt("the answers for validation images", lambda: valid_outputs(bench, run), None)
+    if answers is None:
+        return run, rows
+    facts |= attempt("the scores", lambda: look_at_scores(bench, run, answers), {})
+    facts |= attempt("the look at the metric", lambda: look_at_metric(bench, answers), {})
+    numbered, called = attempt("the look at the class numbers", lambda: look_at_numbering(bench, answers), ({}, {}))
     facts |= numbered
     names |= called
-    facts |= attempt("the look at the leak", lambda: look_at_leak(bench, run), {})
-    facts |= attempt("the look at the balance", lambda: look_at_balance(bench, run), {})
-    return rows
+    facts |= attempt("the look at the leak", lambda: look_at_leak(bench, answers), {})
+    facts |= attempt("the look at the balance", lambda: look_at_balance(bench, answers), {})
+    return run, rows
 
 
-def look_at_scores(bench: Bench, run: Run) -> dict[str, float]:
-    """Balanced accuracy in evaluation mode on the samples of both splits."""
+def look_at_scores(bench: Bench, run: Run, answers: Outputs) -> dict[str, float]:
+    """Balanced accuracy in evaluation mode on the samples of both splits; `answers` are those for validation images."""
+    valid = score_of(bench.problem, bench, answers)
+    if not bench.has_valid:
+        return {"training accuracy": valid, "validation accuracy": valid}
     train = score(bench.problem, bench._replace(valid=bench.train), run.last)
-    facts = {
-        "training accuracy": train,
-        "validation accuracy": score(bench.problem, bench, run.last) if bench.has_valid else train,
-    }
-    if bench.has_valid:
-        facts["generalisation gap"] = train - facts["validation accuracy"]
-    return facts
+    return {"training accuracy": train, "validation accuracy": valid, "generalisation gap": train - valid}

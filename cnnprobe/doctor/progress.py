@@ -9,16 +9,22 @@ from cnnprobe.doctor.run import FEWEST_STEPS
 
 LEARNT = 0.97  # of the loss of a blind guess: what has not fallen below it has learnt nothing
 BASELINE = "random features accuracy"
+AT_LEAST = "validation accuracy at least"  # that the mean over seeds does not fall below by chance; one run has none
 SOLVED = 0.9  # of the baseline, from which nothing else is held to be wrong
 BEHIND = 0.7  # of the baseline, above chance; of the healthy runs of the calibration that learnt, each reached .74
 
 
 def has_learnt(seen: Observation) -> bool:
     """Whether the run got better than any blind guess; where no accuracy is known, whether its loss fell."""
-    reached = fact(seen, "validation accuracy")
-    if math.isnan(reached):
+    if math.isnan(fact(seen, "validation accuracy")):
         return fact(seen, "end loss ratio") < LEARNT
-    return reached > above_chance(seen.bench)
+    return beats_chance(seen)
+
+
+def beats_chance(seen: Observation) -> bool:
+    """Whether the network is better than any blind guess on images that it is scored on, over seeds where it ran so."""
+    by_luck = fact(seen, AT_LEAST) <= 1 / seen.bench.num_classes
+    return fact(seen, "validation accuracy") > above_chance(seen.bench) and not by_luck
 
 
 def is_behind(seen: Observation) -> bool:

@@ -61,22 +61,23 @@ def keep_examples(kept: Int[np.ndarray, " kept"]) -> Remedy:
 # --- labels and order ----------------------------------------------------------------------------------------------
 
 
+def _relabel(data: Any, fn: Callable[[Labels], Labels]) -> Any:
+    """One split with new labels."""
+    if data is None:
+        return None
+    batch = take(data, np.arange(num_examples(data)))
+    return Dataset(batch.images, fn(np.asarray(batch.labels)))
+
+
 def map_labels(fn: Callable[[Labels], Labels]) -> Remedy:
     """Applies `fn` to the labels of training and validation."""
-
-    def relabel(data: Any) -> Any:
-        """One split with new labels."""
-        if data is None:
-            return None
-        batch = take(data, np.arange(num_examples(data)))
-        return Dataset(batch.images, fn(np.asarray(batch.labels)))
 
     def remedy(problem: Problem) -> Problem:
         """The problem with this one thing changed."""
         loader = problem.batches
         return problem._replace(
-            train=relabel(problem.train),
-            valid=relabel(problem.valid),
+            train=_relabel(problem.train, fn),
+            valid=_relabel(problem.valid, fn),
             batches=loader and (lambda epoch: ((images, fn(np.asarray(labels))) for images, labels in loader(epoch))),
         )
 
@@ -86,15 +87,12 @@ def map_labels(fn: Callable[[Labels], Labels]) -> Remedy:
 def renumber_valid(number: Int[np.ndarray, " classes"]) -> Remedy:
     """Gives the classes of the validation images other numbers; its labels must be integers."""
 
-    def remedy(problem: Problem) -> Problem:
-        """The problem with this one thing changed."""
-        assert problem.valid is not None
-        batch = take(problem.valid, np.arange(num_examples(problem.valid)))
-        labels = np.asarray(batch.labels)
+    def renumbered(labels: Labels) -> Labels:
+        """Labels of one split; what is no class stays."""
         is_known = (labels >= 0) & (labels < len(number))
-        return problem._replace(valid=Dataset(batch.images, np.where(is_known, number[labels * is_known], labels)))
+        return np.where(is_known, number[labels * is_known], labels)
 
-    return remedy
+    return lambda problem: problem._replace(valid=_relabel(problem.valid, renumbered))
 
 
 def balance_classes(problem: Problem) -> Problem:

@@ -51,7 +51,7 @@ class Run(NamedTuple):
     leaf_sizes: tuple[int, ...]
     seconds: float  # of the whole run, compilation included
     is_complete: bool  # False: the time ran out first
-    step_seconds: float = float("nan")  # mean, compilation aside; NaN for a run of one look at the clock
+    step_seconds: float = float("nan")  # median, compilation aside; NaN for a run of one look at the clock
 
 
 def leaf_readings(seen: Observation) -> Float[Array, "5 leaves"]:
@@ -120,13 +120,7 @@ def train_run(problem: Problem, bench: Bench, *, num_steps: int, seconds: float,
                 break
     last = local_copy((state.params, state.model_state), bench.mesh)
     run = _collect(jax.device_get(reports), first, last, started, num_steps)
-    return run._replace(step_seconds=_mean_step_seconds(clock))
-
-
-def _mean_step_seconds(clock: list[tuple[int, float]]) -> float:
-    """Mean seconds a step from the first look at the clock, which follows the compilation, to the last one."""
-    (first, started), (last, ended) = clock[0], clock[-1]
-    return (ended - started) / (last - first) if last > first else float("nan")
+    return run._replace(step_seconds=_step_seconds(clock))
 
 
 def _step_seconds(clock: list[tuple[int, float]]) -> float:
@@ -177,15 +171,26 @@ def evaluated(problem: Problem, bench: Bench, weights: tuple[Params, State], ima
     return outputs_of(problem, weights, images, train_mode=False, key=key, deadline=bench.deadline)
 
 
+def valid_outputs(bench: Bench, run: Run) -> Outputs:
+    """What the trained network says of the validation sample in evaluation mode, if there is time."""
+    return evaluated(bench.problem, bench, run.last, bench.valid.images)
+
+
 def score(problem: Problem, bench: Bench, weights: tuple[Params, State]) -> float:
-    """Balanced accuracy in evaluation mode on the validation sample, in [0, 1]; NaN where no class ids are known.
+    """Balanced accuracy in evaluation mode on the validation sample, in [0, 1]; NaN where no class ids are known."""
+    if bench.valid.ids is None:
+        return float("nan")
+    return score_of(problem, bench, evaluated(problem, bench, weights, bench.valid.images))
+
+
+def score_of(problem: Problem, bench: Bench, outputs: Outputs) -> float:
+    """The same of outputs for the validation sample.
 
     A label that no output stands for is a class of its own, which no prediction hits.
     """
     ids = bench.valid.ids
     if ids is None:
         return float("nan")
-    outputs = evaluated(problem, bench, weights, bench.valid.images)
     reached = float(balanced_accuracy(predicted(problem, bench, outputs), ids, bench.num_classes))
     classes = np.unique(ids)
     return reached * float(np.mean((classes >= 0) & (classes < bench.num_classes)))

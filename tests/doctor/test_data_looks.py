@@ -19,7 +19,7 @@ from cnnprobe.doctor.looks.numbering import best_numbering, look_at_numbering
 from cnnprobe.doctor.looks.passes import look_at_passes
 from cnnprobe.doctor.looks.splits import leaked, look_at_splits, occurs_in, unfairly_missing
 from cnnprobe.doctor.remedies_data import renumber_valid
-from cnnprobe.doctor.run import train_run
+from cnnprobe.doctor.run import train_run, valid_outputs
 from cnnprobe.models.networks import residual_cnn, small_cnn
 from cnnprobe.types import Dataset, Problem
 from experiments.data_faults import spatial_collapse
@@ -186,7 +186,8 @@ def test_model_for_one_size_of_images_is_no_collapse():
 def metric_facts(predict):
     each = problem(predict=predict)
     bench = make_bench(each)
-    return look_at_metric(bench, train_run(each, bench, num_steps=2, seconds=60.0, deadline=np.inf))
+    run = train_run(each, bench, num_steps=2, seconds=60.0, deadline=np.inf)
+    return look_at_metric(bench, valid_outputs(bench, run))
 
 
 def test_right_metric_agrees():
@@ -258,9 +259,9 @@ def test_rare_class_that_is_never_recognised_is_measured():
     bench = make_bench(sick)
     run = train_run(sick, bench, num_steps=3, seconds=100, deadline=float("inf"))
     blind = run._replace(last=jax.tree.map(np.zeros_like, run.last))  # the first of equal scores wins: the common class
-    found = look_at_balance(bench, blind)
+    found = look_at_balance(bench, valid_outputs(bench, blind))
     assert (found["accuracy lost to rare classes"], found["recall of rare classes"]) == (0.5, 0.0)
-    assert look_at_balance(bench._replace(has_valid=False), blind) == {}
+    assert look_at_balance(bench._replace(has_valid=False), valid_outputs(bench, blind)) == {}
 
 
 def test_class_that_training_lacks_is_not_counted_among_the_common_ones():
@@ -270,7 +271,7 @@ def test_class_that_training_lacks_is_not_counted_among_the_common_ones():
     bench = make_bench(sick)
     run = train_run(sick, bench, num_steps=3, seconds=100, deadline=float("inf"))
     blind = run._replace(last=jax.tree.map(np.zeros_like, run.last))
-    assert look_at_balance(bench, blind)["accuracy lost to rare classes"] == 0.5
+    assert look_at_balance(bench, valid_outputs(bench, blind))["accuracy lost to rare classes"] == 0.5
 
 
 def test_one_image_of_a_rare_class_is_no_certainty():
@@ -282,7 +283,7 @@ def test_one_image_of_a_rare_class_is_no_certainty():
 def test_balanced_classes_cost_nothing():
     bench = make_bench(problem())
     run = train_run(problem(), bench, num_steps=3, seconds=100, deadline=float("inf"))
-    assert look_at_balance(bench, run) == {}
+    assert look_at_balance(bench, valid_outputs(bench, run)) == {}
 
 
 @pytest.mark.parametrize("shift", [0, 1])
@@ -294,11 +295,18 @@ def test_class_numbers_of_validation_are_found_from_what_the_network_says(shift)
     sick = sick._replace(model=small_cnn(3), optimizer=optax.adam(1e-2), batch_size=30)
     bench = make_bench(sick)
     run = train_run(sick, bench, num_steps=60, seconds=100, deadline=float("inf"))
-    found = best_numbering(bench, run)
-    facts, names = look_at_numbering(bench, run)
+    answers = valid_outputs(bench, run)
+    found = best_numbering(bench, answers)
+    facts, names = look_at_numbering(bench, answers)
     assert found.number.tolist() == [(each - shift) % 3 for each in range(3)]
     assert found.renumbered == facts["accuracy with classes renumbered"] > 0.9
     assert facts["accuracy gained by other class numbers"] == pytest.approx(found.renumbered if shift else 0.0, abs=0.1)
     assert names["classes numbered otherwise"] == ("0 as 2, 1 as 0, 2 as 1" if shift else "")
     mended = renumber_valid(found.number)(sick)
     np.testing.assert_array_equal(mended.valid.labels, labels[90:])
+
+
+def test_answers_beyond_the_classes_number_none():
+    bench = make_bench(problem())
+    wide = np.eye(5)[np.full(len(bench.valid.ids), 4)]  # five scores, none of which is one of the two classes
+    assert look_at_numbering(bench, wide) == ({}, {})

@@ -48,7 +48,7 @@ def ran(monkeypatch):
         made.append((problem.batch_size, plan.num_steps))
         return SHORT._replace(curve=curve(plan.num_steps))
 
-    def look_at_scores(bench, run):
+    def look_at_scores(bench, run, answers):
         return {"validation accuracy": scored_after(bench.problem.batch_size, len(run.curve.loss)).accuracy}
 
     def control(plan, seed):
@@ -59,7 +59,8 @@ def ran(monkeypatch):
         monkeypatch.setattr(module, "control", control, raising=False)
     monkeypatch.setattr(longer, "settled_run", settled_run)
     monkeypatch.setattr(longer, "look_at_scores", look_at_scores)
-    monkeypatch.setattr(longer, "look_at_balance", lambda bench, run: {})
+    monkeypatch.setattr(longer, "look_at_balance", lambda bench, answers: {})
+    monkeypatch.setattr(longer, "valid_outputs", lambda bench, run: None)
     monkeypatch.setattr(longer, "look_at_updates", lambda run: {"number of updates": len(run.curve.loss) / 10})
     monkeypatch.setattr(longer, "steps_of_training", lambda bench: WHOLE)
     monkeypatch.setattr(prove, "_rescued", lambda plan: frozenset())

@@ -26,7 +26,13 @@ def seen_again(healthy, accuracies, **changed):
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "is_named"), [((0.35, 0.05, 0.1, 0.02), True), ((0.35, 0.3, 0.38, 0.33), False), ((0.35,), False)]
+    ("accuracies", "is_named"),
+    [
+        ((0.35, 0.05, 0.1, 0.02), True),
+        ((0.75, 0.02, 0.05, 0.2), True),  # far above chance in the mean, by one seed alone
+        ((0.35, 0.3, 0.38, 0.33), False),
+        ((0.35,), False),
+    ],
 )
 def test_what_one_seed_reaches_by_luck_others_do_not(accuracies, is_named, healthy):
     seen = seen_again(healthy, accuracies)

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from cnnprobe.doctor.bench import above_chance
+from cnnprobe.doctor.bench import halfway
 from cnnprobe.doctor.causes.generalisation import more_images_help
 from cnnprobe.doctor.causes.pairing import MOVED, dealt_anew_share
 from cnnprobe.doctor.causes.record import Advice, Cause, costs, graded, lowest, readings
@@ -13,8 +13,10 @@ from cnnprobe.doctor.learning_curve import FITTED
 from cnnprobe.doctor.looks.numbering import best_numbering
 from cnnprobe.doctor.looks.passes import FEWEST_FOR_PAIRING, PAIRED_Z, UNSURE_Z
 from cnnprobe.doctor.observation import Observation, fact
+from cnnprobe.doctor.progress import beats_chance
 from cnnprobe.doctor.remedies import use_cross_entropy
 from cnnprobe.doctor.remedies_data import balance_classes, map_labels, renumber_valid, shuffle_batches, train_as_stored
+from cnnprobe.doctor.run import valid_outputs
 from cnnprobe.types import Dataset, Evidence, Remedy
 
 MISREAD = ("shifted-labels", "labels-out-of-range")  # names of losses that pull towards another class
@@ -61,7 +63,7 @@ def _is_numbered_otherwise(seen: Observation) -> bool:
         return False
     is_paired = max(fact(seen, "pixel neighbours z"), fact(seen, "random features z")) > UNSURE_Z
     regained = fact(seen, RENUMBERED) > GIVEN_BACK * fact(seen, "training accuracy")
-    fits = fact(seen, "training accuracy") > (1 + 1 / seen.bench.num_classes) / 2
+    fits = fact(seen, "training accuracy") > halfway(seen.bench)
     return is_paired and fits and regained and fact(seen, "accuracy gained by other class numbers") > 2 * ENOUGH
 
 
@@ -91,9 +93,10 @@ def _ranks(seen: Observation) -> tuple[Remedy, ...]:
 
 def _one_numbering(seen: Observation) -> tuple[Remedy, ...]:
     """Validation labels as the network numbers them, where they are integers."""
-    found = seen.run and best_numbering(seen.bench, seen.run)
-    are_integers = np.asarray(seen.bench.valid.labels).ndim == 1
-    return (renumber_valid(found.number),) if found and are_integers else ()
+    if seen.run is None or np.asarray(seen.bench.valid.labels).ndim > 1:
+        return ()
+    found = best_numbering(seen.bench, valid_outputs(seen.bench, seen.run))
+    return (renumber_valid(found.number),) if found else ()
 
 
 def _by_rank(values: np.ndarray, raw: np.ndarray) -> np.ndarray:
@@ -122,7 +125,7 @@ def _unrelated(seen: Observation) -> Evidence | None:
     pixels, features = fact(seen, "pixel neighbours z"), fact(seen, "random features z")
     enough = fact(seen, "images read") >= FEWEST_FOR_PAIRING or _stored_z(seen) > UNSURE_Z
     # Without held-out images the network's own accuracy may be memory, and says nothing.
-    generalises = seen.bench.has_valid and fact(seen, "validation accuracy") > above_chance(seen.bench)
+    generalises = seen.bench.has_valid and beats_chance(seen)
     if not (enough and pixels < PAIRED_Z and features < PAIRED_Z and not generalises) or _is_loaders_doing(seen):
         return None
     sentence = (

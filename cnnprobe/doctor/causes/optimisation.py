@@ -5,6 +5,7 @@ import math
 import optax
 
 from cnnprobe.doctor.causes.record import Advice, Cause, graded, graded_log, highest, lowest, readings, rising
+from cnnprobe.doctor.causes.updates import own_rule
 from cnnprobe.doctor.harm import NOT_DECISIVE
 from cnnprobe.doctor.learning_curve import FITTED
 from cnnprobe.doctor.observation import Observation, fact
@@ -14,7 +15,6 @@ from cnnprobe.doctor.remedies import (
     scale_updates,
     use_cross_entropy,
 )
-from cnnprobe.doctor.remedies_network import same_rule
 from cnnprobe.types import Evidence, Remedy
 
 FEWEST_LOST = 3  # NaN steps at the end of a run, from which none is expected to be finite again
@@ -180,8 +180,7 @@ def _missing_decades(seen: Observation) -> int:
 def _larger(seen: Observation) -> tuple[Remedy, ...]:
     """The user's own optimizer with steps of a healthy size; the reference where a factor does not help."""
     if _ending(seen):
-        has_memory = fact(seen, "optimizer state numbers") > 0
-        steady = same_rule(seen.names.get("update rule", ""), fact(seen, "step size"), has_memory=has_memory)
+        steady = own_rule(seen)
         own = (replace_optimizer(steady),) if steady else ()
         return own if own and fact(seen, LATE) > -math.inf else (*own, REFERENCE)
     decades = _missing_decades(seen)

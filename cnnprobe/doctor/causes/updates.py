@@ -24,10 +24,10 @@ def _rule(seen: Observation) -> str:
     return seen.names.get("update rule", "")
 
 
-def _like_own(seen: Observation) -> optax.GradientTransformation:
-    """An optimizer of the user's rule and step size; the reference where they are not known."""
+def own_rule(seen: Observation) -> optax.GradientTransformation | None:
+    """An optimizer of the user's rule and first step size; None where they are not known."""
     has_memory = fact(seen, "optimizer state numbers") > 0
-    return same_rule(_rule(seen), fact(seen, "step size"), has_memory=has_memory) or REFERENCE
+    return same_rule(_rule(seen), fact(seen, "step size"), has_memory=has_memory)
 
 
 # --- frozen ----------------------------------------------------------------------------------------------------------
@@ -59,7 +59,7 @@ def _thaw(seen: Observation) -> tuple[Remedy, ...]:
     if _is_cut(seen):
         return (restore_gradients,)
     held = () if seen.run is None else tuple(bool(still) for still in frozen_leaves(seen.run))
-    own = (train_held(held, _like_own(seen)),) if held and not all(held) else ()
+    own = (train_held(held, own_rule(seen) or REFERENCE),) if held and not all(held) else ()
     return (*own, replace_optimizer(REFERENCE))
 
 
@@ -133,10 +133,9 @@ def _decaying(seen: Observation) -> Evidence | None:
 
 def _pulls(seen: Observation) -> tuple[float, float]:
     """How far the optimizer's decay and a penalty in the loss outweigh the data."""
-    decayed, penalised = (
-        max(_outweighs(seen, share), _shrunk(seen)) if fact(seen, pull) > 0 else 0.0
-        for share, pull in (("decay share of a step", "decay a step"), (PENALTY, PENALTY))
-    )
+    shrunk = _shrunk(seen)
+    decayed = max(_outweighs(seen, "decay share of a step"), shrunk) if fact(seen, "decay a step") > 0 else 0.0
+    penalised = max(_outweighs(seen, PENALTY), shrunk) if fact(seen, PENALTY) > 0 else 0.0
     return decayed, penalised
 
 

@@ -8,7 +8,8 @@ from jaxtyping import Bool, Int
 
 from cnnprobe.doctor.bench import Bench
 from cnnprobe.doctor.looks.splits import training_ids
-from cnnprobe.doctor.run import Run, evaluated, predicted
+from cnnprobe.doctor.run import predicted
+from cnnprobe.types import Outputs
 
 RARE = 0.5  # of an equal share of the training images, below which a class is rare
 
@@ -43,8 +44,8 @@ def lost_to(is_rare: Bool[np.ndarray, " n"], is_right: Bool[np.ndarray, " n"], i
     return Toll(float(lost), float(rare.mean() * math.hypot(*errors)), float(recall[rare].mean()), float(errors[0]))
 
 
-def look_at_balance(bench: Bench, run: Run) -> dict[str, float]:
-    """What rare classes cost on the validation images; nothing where all classes are about as frequent.
+def look_at_balance(bench: Bench, outputs: Outputs) -> dict[str, float]:
+    """What rare classes cost, by outputs for the validation images; nothing where all are about as frequent.
 
     Classes that training lacks are another fault, and do not count.
     """
@@ -55,7 +56,6 @@ def look_at_balance(bench: Bench, run: Run) -> dict[str, float]:
     is_rare = np.isin(ids, rare)
     if is_rare.all() or not is_rare.any():
         return {}
-    outputs = evaluated(bench.problem, bench, run.last, bench.valid.images)
     toll = lost_to(is_rare, predicted(bench.problem, bench, outputs)[is_known] == ids, ids)
     return {
         "accuracy lost to rare classes": toll.lost,

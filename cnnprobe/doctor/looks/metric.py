@@ -6,19 +6,18 @@ import numpy as np
 
 from cnnprobe.doctor.bench import Bench, decide, main_output
 from cnnprobe.doctor.compiled import balanced_accuracy
-from cnnprobe.doctor.run import Run, evaluated
 from cnnprobe.training.predict import predict_classes
+from cnnprobe.types import Outputs
 
 
-def look_at_metric(bench: Bench, run: Run) -> dict[str, float]:
-    """Accuracy by the user's `predict` beside that of the largest score, on the same outputs of the trained network."""
-    ids, images = bench.valid.ids, bench.valid.images
+def look_at_metric(bench: Bench, outputs: Outputs) -> dict[str, float]:
+    """Accuracy by the user's `predict` beside that of the largest score, on the same outputs for validation images."""
+    ids = bench.valid.ids
     if bench.problem.predict is None or ids is None:
         return {}
-    outputs = evaluated(bench.problem, bench, run.last, images)
     if main_output(outputs, bench.num_classes).shape[-1] not in (1, bench.num_classes):
         return {}
-    own = np.asarray(predict_classes(outputs, len(images), predict=bench.problem.predict))
+    own = np.asarray(predict_classes(outputs, len(ids), predict=bench.problem.predict))
     largest = decide(outputs, bench.num_classes)
     difference = (largest == ids).astype(float) - (own == ids)
     balanced = [float(balanced_accuracy(each, ids, bench.num_classes)) for each in (own, largest)]

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from cnnprobe.doctor.bench import Bench, decide
-from cnnprobe.doctor.run import Run, evaluated
+from cnnprobe.doctor.bench import Bench
+from cnnprobe.doctor.run import predicted
+from cnnprobe.types import Outputs
 
 NAMED = 5  # classes that are named
 
@@ -19,17 +20,20 @@ class Numbering(NamedTuple):
     renumbered: float  # the same with those numbers
 
 
-def best_numbering(bench: Bench, run: Run) -> Numbering | None:
-    """Pairs the classes of the two splits by what the trained network says of validation images.
+def best_numbering(bench: Bench, outputs: Outputs) -> Numbering | None:
+    """Pairs the classes of the two splits by outputs of the trained network for validation images.
 
-    None where the validation images have no class ids, or only ones that no output stands for.
+    None where the validation images have no class ids, or none of them is a class and named as one.
     """
     from scipy.optimize import linear_sum_assignment
 
     ids, num_classes = bench.valid.ids, bench.num_classes
-    if not bench.has_valid or ids is None or not np.any(is_known := (ids >= 0) & (ids < num_classes)):
+    if not bench.has_valid or ids is None:
         return None
-    said = decide(evaluated(bench.problem, bench, run.last, bench.valid.images), num_classes)
+    said = predicted(bench.problem, bench, outputs)
+    is_known = (ids >= 0) & (ids < num_classes) & (said >= 0) & (said < num_classes)
+    if not is_known.any():
+        return None
     recalls = np.zeros((num_classes, num_classes))
     np.add.at(recalls, (ids[is_known], said[is_known]), 1.0)
     counts = recalls.sum(axis=1)
@@ -41,9 +45,9 @@ def best_numbering(bench: Bench, run: Run) -> Numbering | None:
     return Numbering(number, float(own.mean()), float(best.mean()))
 
 
-def look_at_numbering(bench: Bench, run: Run) -> tuple[dict[str, float], dict[str, str]]:
+def look_at_numbering(bench: Bench, outputs: Outputs) -> tuple[dict[str, float], dict[str, str]]:
     """Accuracy that other class numbers would bring, and which those are."""
-    found = best_numbering(bench, run)
+    found = best_numbering(bench, outputs)
     if found is None:
         return {}, {}
     moved = [f"{before} as {after}" for before, after in enumerate(found.number) if before != after]

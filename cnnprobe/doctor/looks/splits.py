@@ -8,10 +8,9 @@ from jaxtyping import Bool, Int
 
 from cnnprobe.data.sampling import num_examples, sample
 from cnnprobe.doctor.bench import Bench, decide, most_images
-from cnnprobe.doctor.run import Run, evaluated
 from cnnprobe.probes.features import image_rows
 from cnnprobe.probes.labels import class_ids
-from cnnprobe.types import Dataset, Images, Source
+from cnnprobe.types import Dataset, Images, Outputs, Source
 
 MAX_BYTES, MAX_IMAGES = 1e8, 60_000  # of training images that are compared with the validation images
 CHANCE = 1e-3  # that a fair division leaves any class out as clean as this
@@ -101,14 +100,13 @@ def fingerprints(images: Images) -> list[bytes]:
         return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
 
 
-def look_at_leak(bench: Bench, run: Run) -> dict[str, float]:
-    """How much the images that both splits hold add to the accuracy on validation images."""
+def look_at_leak(bench: Bench, outputs: Outputs) -> dict[str, float]:
+    """How much the images that both splits hold add to the accuracy on validation images, by outputs for these."""
     if not bench.has_valid or bench.valid.ids is None:
         return {}
     is_leaked, _ = leaked(bench)
     if not 0 < is_leaked.sum() < len(is_leaked):
         return {}
-    outputs = evaluated(bench.problem, bench, run.last, bench.valid.images)
     is_right = decide(outputs, bench.num_classes) == bench.valid.ids
     known, fresh = is_right[is_leaked], is_right[~is_leaked]
     error = math.sqrt(np.var(known) / len(known) + np.var(fresh) / len(fresh))
