@@ -14,6 +14,7 @@ from experiments.faults import EXPECTED, TWINS
 HARM = 0.1  # points of accuracy that a fault must cost to be a cause
 RESTORED = 0.95  # of the healthy twin's accuracy
 NOTHING = "no cause"
+SAID = {"noise-limited": ["label-noise"]}  # verdicts that name what is wrong, where no remedy proves it
 HEALTHY_TWIN = "adam"  # the healthy variant that changes nothing
 
 Row: TypeAlias = Mapping[str, Any]
@@ -36,7 +37,7 @@ class Scores(NamedTuple):
     """The figures of one benchmark; shares are of the cases counted beside them, NaN where there are none."""
 
     num_harmful: int  # planted faults that cost at least `HARM`
-    detected: float  # share of those with any cause found
+    detected: float  # share of those with any cause found, or with a verdict that names one
     first: float  # with the planted cause first
     among_three: float  # with it among the first three
     num_remedied: int  # of those named first, the ones whose finding has a measured remedy
@@ -44,7 +45,7 @@ class Scores(NamedTuple):
     num_benign: int  # planted faults that cost less
     blamed: float  # of those, the share with another cause found than the planted one
     num_healthy: int
-    false_alarms: float  # share with a finding of severity "cause"
+    false_alarms: float  # share with a finding of severity "cause", or with a verdict that names one
     unfounded: float  # share with one whose remedy, trained to the end, gains less than `HARM`
     warned: float  # share with a warning
     median_seconds: float
@@ -77,9 +78,14 @@ def _share(hits: Sequence[bool]) -> float:
     return float(np.mean(hits)) if len(hits) else float("nan")
 
 
+def causes_of(row: Row) -> list[str]:
+    """The causes found; where there are none, what the verdict says is wrong."""
+    return list(row["causes"]) or SAID.get(row["verdict"], [])
+
+
 def _is_unfounded(row: Row) -> bool:
     """Whether a cause was found in a healthy problem, and whole trainings do not bear it out."""
-    return bool(row["causes"]) and (row["remedied"] is None or row["remedied"] - row["accuracy"] < HARM)
+    return bool(causes_of(row)) and (row["remedied"] is None or row["remedied"] - row["accuracy"] < HARM)
 
 
 def _restores(judged: Judged) -> bool:
@@ -93,20 +99,20 @@ def score_rows(rows: Sequence[Row]) -> Scores:
     faults = judge(rows)
     harmful, benign = ([f for f in faults if (f.harm >= HARM) == kind] for kind in (True, False))
     healthy = [row for row in rows if _parts(row)[2] == "healthy"]
-    named = [f for f in harmful if f.row["causes"][:1] == [f.expected]]
+    named = [f for f in harmful if causes_of(f.row)[:1] == [f.expected]]
     remedied = [f for f in named if f.row["remedied"] is not None]
     seconds = [row["seconds"] for row in rows]
     return Scores(
         num_harmful=len(harmful),
-        detected=_share([bool(f.row["causes"]) for f in harmful]),
+        detected=_share([bool(causes_of(f.row)) for f in harmful]),
         first=_share([f in named for f in harmful]),
-        among_three=_share([f.expected in [*f.row["causes"], *f.row["warnings"]][:3] for f in harmful]),
+        among_three=_share([f.expected in [*causes_of(f.row), *f.row["warnings"]][:3] for f in harmful]),
         num_remedied=len(remedied),
         restored=_share([_restores(f) for f in remedied]),
         num_benign=len(benign),
-        blamed=_share([bool(set(f.row["causes"]) - {f.expected}) for f in benign]),
+        blamed=_share([bool(set(causes_of(f.row)) - {f.expected}) for f in benign]),
         num_healthy=len(healthy),
-        false_alarms=_share([bool(row["causes"]) for row in healthy]),
+        false_alarms=_share([bool(causes_of(row)) for row in healthy]),
         unfounded=_share([_is_unfounded(row) for row in healthy]),
         warned=_share([bool(row["warnings"]) for row in healthy]),
         median_seconds=float(np.median(seconds)),
@@ -130,7 +136,7 @@ def confusion(judged: Sequence[Judged]) -> dict[str, dict[str, int]]:
     """How often each planted cause (row) was answered by each first cause."""
     counts: dict[str, dict[str, int]] = {}
     for item in judged:
-        first = item.row["causes"][0] if item.row["causes"] else NOTHING
+        first = next(iter(causes_of(item.row)), NOTHING)
         row = counts.setdefault(item.expected, {})
         row[first] = row.get(first, 0) + 1
     return counts

@@ -45,6 +45,17 @@ def map_outputs(fn: Callable[[Outputs], Outputs]) -> Remedy:
     return remedy
 
 
+def expect_shares(shares: Float[np.ndarray, " classes"]) -> Remedy:
+    """Adds the log of each class's share of the labels to the logits that the loss sees, and to no others.
+
+    What the network itself says is free of the shares then, and rare classes are not named less often than they occur.
+
+    References:
+      Menon et al., Long-tail learning via logit adjustment, ICLR 2021, equation 10.
+    """
+    return map_outputs(lambda logits: logits + jnp.log(jnp.asarray(shares)))
+
+
 def log_of(outputs: Outputs) -> Outputs:
     """Logits whose softmax is `outputs`."""
     return jax.tree.map(lambda p: jnp.log(jnp.clip(p, SMALLEST_PROBABILITY, 1.0)), outputs)
@@ -135,6 +146,11 @@ def operate(surgery: Callable[[Callable], Callable]) -> Remedy:
         return problem._replace(model=Model(problem.model.init, operated))
 
     return remedy
+
+
+def replace_model(model: Model) -> Remedy:
+    """Trains another network."""
+    return lambda problem: problem._replace(model=model)
 
 
 def thin_dropout(rate: float) -> Remedy:

@@ -208,6 +208,31 @@ def test_what_rare_classes_cost_is_said_where_it_is_beyond_chance(lost, is_said,
     assert ("40 points higher" in sentence) == is_said
 
 
+@pytest.mark.parametrize(("loss", "outputs", "num"), [("cross-entropy", "logits", 2), ("squared-error", "logits", 1)])
+def test_shares_are_expected_where_the_loss_is_a_cross_entropy_of_logits(loss, outputs, num, healthy):
+    seen = healthy._replace(names={**healthy.names, "loss of logits": loss, "outputs": outputs})
+    assert len(BY_ID["class-imbalance"].remedies(seen)) == num
+
+
+COLLAPSED = {"convolutions on a single place": 3.0, "spatial convolutions": 4.0, "validation accuracy": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_shown"),
+    [
+        ({}, True),
+        ({"validation accuracy": 0.8}, False),  # another network may be better for many reasons
+        ({"convolutions on a single place": 1.0}, False),
+        ({"output width": 12.0}, False),
+    ],
+)
+def test_another_network_shows_what_maps_are_worth(changed, is_shown, healthy):
+    seen, cause = with_facts(healthy, "spatial-collapse", **{**COLLAPSED, **changed}), BY_ID["spatial-collapse"]
+    enlarges = [remedy(seen.bench.problem).preprocess is not None for remedy in cause.remedies(seen)]
+    assert enlarges == [False] * is_shown + [True] * 3
+    assert ("A small network" in cause.advice(seen).text) == is_shown
+
+
 def test_small_leak_of_a_source_makes_no_finding(healthy):
     small = with_facts(healthy, "train-valid-overlap", **{"accuracy owed to the leak": 0.01})
     source = [{"image": np.zeros((8, 8, 1)), "label": 0}]

@@ -72,6 +72,16 @@ def test_cross_entropy_takes_integers_and_rows():
     assert remedies.cross_entropy(logits, jax.nn.one_hot(ids, 3)) == pytest.approx(float(expected))
 
 
+def test_expected_shares_leave_the_network_free_of_them(problem):
+    shares = np.array([0.9, 0.1])
+    loss = remedies.expect_shares(shares)(problem).loss
+    labels = np.array([0] * 9 + [1])  # as frequent as the shares say
+    by_hand = -np.mean(np.log(shares[labels]))  # the loss of a blind guess in proportion
+    np.testing.assert_allclose(loss(jnp.zeros((10, 2)), labels), by_hand, rtol=1e-6)
+    slope = jax.grad(lambda bias: loss(jnp.zeros((10, 2)) + bias, labels))(jnp.zeros(2))
+    np.testing.assert_allclose(slope, 0, atol=1e-6)  # nothing draws scores of no image towards the common class
+
+
 def test_average_loss_divides_by_the_batch(problem):
     summed = problem._replace(loss=lambda outputs, labels: jnp.sum(outputs))
     assert remedies.average_loss(summed).loss(jnp.ones((4, 3)), jnp.zeros(4)) == 3

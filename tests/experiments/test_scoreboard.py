@@ -67,6 +67,14 @@ def test_false_alarms_are_causes_and_not_warnings():
     np.testing.assert_allclose((scores.false_alarms, scores.warned, scores.blamed), (1 / 4, 1 / 4, 0))
 
 
+def test_a_verdict_of_noise_names_it_in_sick_and_healthy_problems():
+    noisy, healthy = (
+        row(name, accuracy=0.3) | {"verdict": "noise-limited"} for name in ("fault, noisy_labels", "healthy, sgd")
+    )
+    scores = score_rows([TWIN, noisy, healthy])
+    assert (scores.detected, scores.first, scores.false_alarms) == (1, 1, 1 / 2)
+
+
 @pytest.mark.parametrize(("accuracy", "remedied", "unfounded"), [(0.3, 0.9, 0), (0.84, 0.92, 1), (0.5, None, 1)])
 def test_alarm_is_founded_where_whole_trainings_bear_it_out(accuracy, remedied, unfounded):
     alarm = row("healthy, sgd", causes=["learning-rate-too-high"], accuracy=accuracy, remedied=remedied)

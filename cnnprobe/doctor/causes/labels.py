@@ -12,9 +12,10 @@ from cnnprobe.doctor.harm import ENOUGH, ERRORS
 from cnnprobe.doctor.learning_curve import FITTED
 from cnnprobe.doctor.looks.numbering import best_numbering
 from cnnprobe.doctor.looks.passes import FEWEST_FOR_PAIRING, PAIRED_Z, UNSURE_Z
+from cnnprobe.doctor.looks.splits import training_ids
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.progress import beats_chance
-from cnnprobe.doctor.remedies import use_cross_entropy
+from cnnprobe.doctor.remedies import expect_shares, use_cross_entropy
 from cnnprobe.doctor.remedies_data import balance_classes, map_labels, renumber_valid, shuffle_batches, train_as_stored
 from cnnprobe.doctor.run import valid_outputs
 from cnnprobe.types import Dataset, Evidence, Remedy
@@ -194,17 +195,29 @@ def _neglects_rare_classes(seen: Observation) -> bool:
 
 
 def _balance(seen: Observation) -> tuple[Remedy, ...]:
-    """Repeats rare classes, where the data are arrays."""
+    """Logits that are held against the shares of the classes; rare classes repeated, where the data are arrays."""
     problem = seen.bench.problem
-    return (balance_classes,) if isinstance(problem.train, Dataset) and problem.batches is None else ()
+    repeated = (balance_classes,) if isinstance(problem.train, Dataset) and problem.batches is None else ()
+    return (*_expected_shares(seen), *repeated)
+
+
+def _expected_shares(seen: Observation) -> tuple[Remedy, ...]:
+    """The loss with the shares of the training labels, where it is a cross-entropy of logits."""
+    ids, num_classes = training_ids(seen.bench), seen.bench.num_classes
+    is_plain = seen.names.get("loss of logits") == "cross-entropy" and seen.names.get("outputs") == "logits"
+    if ids is None or not is_plain or fact(seen, "output width") != num_classes:
+        return ()
+    counts = 1 + np.bincount(ids[(ids >= 0) & (ids < num_classes)], minlength=num_classes)  # none is impossible
+    return (expect_shares(counts / counts.sum()),)
 
 
 def _advise_balance(_: Observation) -> Advice:
     """Two ways."""
     return Advice(
-        "Draw rare classes more often or weigh their loss by the inverse of their share, and judge by balanced"
-        " accuracy. Where neither helps, rare classes have too few images to learn them from: collect more of those.",
-        "weights = len(labels) / (num_classes * np.bincount(labels)); loss = (weights[labels] * losses).mean()",
+        "Add the log of each class's share to the logits in the loss alone, or draw rare classes more often, and judge"
+        " by balanced accuracy. Where neither helps, rare classes have too few images to learn them from: collect more"
+        " of those.",
+        "shares = np.bincount(labels) / len(labels); loss = cross_entropy(logits + jnp.log(shares), labels)",
     )
 
 
@@ -284,6 +297,7 @@ CAUSES = (
                 "Buda, Maki & Mazurowski, A systematic study of the class imbalance problem in convolutional neural"
                 " networks, 2018"
             ),
+            "Menon et al., Long-tail learning via logit adjustment, ICLR 2021",
         ),
         look_alikes=(
             "A network that `learning-rate-too-high` has killed names one class too, but its gradients are zero and"

@@ -5,7 +5,10 @@ import math
 from cnnprobe.doctor.causes.record import Advice, Cause, graded, readings
 from cnnprobe.doctor.looks.maps import FACTORS
 from cnnprobe.doctor.observation import Observation, fact
+from cnnprobe.doctor.progress import has_learnt
+from cnnprobe.doctor.remedies import replace_model
 from cnnprobe.doctor.remedies_data import enlarge_images
+from cnnprobe.models.networks import small_cnn
 from cnnprobe.types import Evidence, Remedy
 
 LARGEST_SIDE = 512  # pixels of an enlarged image
@@ -38,11 +41,19 @@ def _size(seen: Observation) -> str:
 
 
 def _remedies(seen: Observation) -> tuple[Remedy, ...]:
-    """Larger images, from the first enlargement that runs."""
+    """Larger images, from the first enlargement that runs; another network before, which is much quicker to run."""
     side, first = max(seen.bench.train.images.shape[1:3]), fact(seen, "enlargement that runs")
     least = 1.0 if math.isnan(first) else first
     factors = [factor for factor in FACTORS if factor >= least and factor * side <= LARGEST_SIDE]
-    return tuple(enlarge_images(factor) for factor in factors)
+    return (*_another_network(seen), *(enlarge_images(factor) for factor in factors))
+
+
+def _another_network(seen: Observation) -> tuple[Remedy, ...]:
+    """A small network that keeps its maps, where this one collapses most of its own and has learnt nothing."""
+    is_collapsed = fact(seen, "convolutions on a single place") >= MOST * fact(seen, "spatial convolutions")
+    is_plain = seen.names.get("outputs") == "logits" and fact(seen, "output width") == seen.bench.num_classes
+    fits = is_plain and fact(seen, "number of outputs") == 1
+    return (replace_model(small_cnn(seen.bench.num_classes)),) if is_collapsed and fits and not has_learnt(seen) else ()
 
 
 def _advise(seen: Observation) -> Advice:
@@ -52,6 +63,8 @@ def _advise(seen: Observation) -> Advice:
         f"Images of {_size(seen)} pixels bear {halvings} halvings before convolutions of {FEWEST_SIDE}x{FEWEST_SIDE}"
         " run out of places: take pools and strides out, make them smaller, or feed larger images."
     )
+    if _another_network(seen):
+        text += " A small network that keeps its maps was run in place of yours, to show what they are worth."
     return Advice(text, "print(cnnprobe.model_graph(apply_fn, params, images))  # the maps, layer by layer")
 
 
