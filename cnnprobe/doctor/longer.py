@@ -4,17 +4,17 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cnnprobe.doctor.causes.record import STAGES
-from cnnprobe.doctor.harm import LARGE, SUFFICIENT, gain_of
+from cnnprobe.doctor.harm import SUFFICIENT
 from cnnprobe.doctor.looks.balance import look_at_balance
 from cnnprobe.doctor.looks.run import look_at_loss_curve, look_at_updates
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.observe import look_at_scores
 from cnnprobe.doctor.other_seeds import is_hidden, with_other_seeds
-from cnnprobe.doctor.progress import AT_LEAST, has_learnt, is_behind, solved_from
-from cnnprobe.doctor.prove import Tried, depth
+from cnnprobe.doctor.progress import AT_LEAST, has_learnt, is_behind
+from cnnprobe.doctor.prove import Suspect, Tried
 from cnnprobe.doctor.run import MAX_STEPS, Run, planned_steps, steps_of_training, valid_outputs
-from cnnprobe.doctor.trial import OVERHEAD, Plan, Scored, run_twin, settled_run
+from cnnprobe.doctor.screen import screen
+from cnnprobe.doctor.trial import OVERHEAD, Attempt, Plan, Scored, run_twin, settled_run
 
 WORTH_IT = 1.5  # times the steps made so far, from which a run is made again, unless it is the whole training
 LONGEST = 10 * MAX_STEPS  # steps: readings of each are kept
@@ -92,19 +92,13 @@ def _with_run(seen: Observation, short: Run, run: Run) -> Observation:
 
 
 def _tried_again(longer: Plan, seen: Observation, items: Sequence[Tried]) -> list[Tried]:
-    """Each remedy in a longer run, upstream first; none further down the chain of effects than one that solves it."""
-    again: list[Tried] = []
-    solved_at = len(STAGES)
-    for item in sorted(items, key=lambda item: depth(item.suspect)):
-        if depth(item.suspect) > solved_at or not longer.has_time():
-            break
-        longer.tell(f"trying for {longer.num_steps} steps the remedy of: {item.suspect.cause.title}")
-        try:
-            attempt = item.attempt._replace(scored=run_twin(longer, item.attempt.problem, 0))
-        except Exception:  # a loader may end, and the clock may cut this run
-            continue
-        gain = gain_of(longer, attempt)
-        again.append(Tried(item.suspect, attempt, gain))
-        if gain >= LARGE and attempt.scored.accuracy >= solved_from(seen):
-            solved_at = depth(item.suspect)
-    return again if longer.has_time(runs=2) else []  # without a fresh pair there would be no proof
+    """Each remedy in a longer run; none where no time is left for a fresh pair, without which there is no proof."""
+    attempts = {item.suspect.cause.id: item.attempt for item in items}
+
+    def attempt(item: Suspect) -> Attempt:
+        """The same remedy, run for longer."""
+        known = attempts[item.cause.id]
+        return known._replace(scored=run_twin(longer, known.problem, 0))
+
+    again, _ = screen(longer, seen, [item.suspect for item in items], attempt)
+    return again if longer.has_time(runs=2) else []

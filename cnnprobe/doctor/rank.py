@@ -1,17 +1,17 @@
 """From suspicions to findings: every remedy is run, upstream causes explain others, harm decides the severity."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from cnnprobe.checks import NO_TIME
 from cnnprobe.doctor.causes import CAUSES
 from cnnprobe.doctor.causes.record import STAGES
-from cnnprobe.doctor.harm import DECISIVE, ENOUGH, LARGE, SUFFICIENT, gain_of
+from cnnprobe.doctor.harm import DECISIVE, ENOUGH, SUFFICIENT
 from cnnprobe.doctor.longer import try_for_longer
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.progress import has_learnt, is_cut_short, solved_from
 from cnnprobe.doctor.prove import Suspect, Tried, depth, finding, proved
+from cnnprobe.doctor.screen import screen
 from cnnprobe.doctor.trial import Plan, best_attempt, make_trial
 from cnnprobe.types import Finding, Trial
 
@@ -32,35 +32,12 @@ def suspect(seen: Observation) -> tuple[Suspect, ...]:
     return tuple(sorted(suspects, key=lambda s: -s.evidence.strength))
 
 
-def _screen(plan: Plan, seen: Observation, suspects: Iterable[Suspect]) -> tuple[list[Tried], list[str]]:
-    """Runs the remedies of each suspect once, upstream first; says what the clock or an error left out.
-
-    A remedy that brings the network to what fixed random features reach on the same data explains what stands further
-    down the chain of effects: none of that is run.
-    """
-    tried: list[Tried] = []
-    untried: list[str] = []
-    solved_at, enough = len(STAGES), solved_from(seen)
-    for item in sorted(suspects, key=depth):
-        remedies = item.cause.remedies(seen)
-        if not remedies or depth(item) > solved_at:
-            continue
-        if not plan.has_time():
-            untried.append(f"the remedy of {item.cause.id}: {NO_TIME}")
-            continue
-        plan.tell(f"trying the remedy of: {item.cause.title}")
-        try:
-            best = best_attempt(plan, remedies, enough)
-        except Exception as error:  # the user's functions, on inputs that a remedy has changed, may raise anything
-            untried.append(f"the remedy of {item.cause.id}: {error!r:.200}")
-            continue
-        gain = gain_of(plan, best)
-        tried.append(Tried(item, best, gain))
-        if gain >= ENOUGH:
-            plan.tell(f"found: {item.cause.title}; its remedy gains {100 * gain:.0f} points from the first seed")
-        if gain >= LARGE and best.scored.accuracy >= enough:
-            solved_at = min(solved_at, depth(item))
-    return tried, untried
+def _screen(plan: Plan, seen: Observation, suspects: Sequence[Suspect]) -> tuple[list[Tried], list[str]]:
+    """The best remedy of each suspect that has one; and what the clock or an error left out."""
+    remedies = {item.cause.id: item.cause.remedies(seen) for item in suspects}
+    mendable = [item for item in suspects if remedies[item.cause.id]]
+    enough = solved_from(seen)
+    return screen(plan, seen, mendable, lambda item: best_attempt(plan, remedies[item.cause.id], enough))
 
 
 def _unproved(seen: Observation, item: Suspect, tried: Tried | None, trial: Trial | None) -> Finding | None:

@@ -1,0 +1,45 @@
+"""Screening: each remedy once from the first seed, upstream first."""
+
+from collections.abc import Callable, Iterable
+
+from cnnprobe.checks import NO_TIME
+from cnnprobe.doctor.causes.record import STAGES
+from cnnprobe.doctor.harm import ENOUGH, LARGE, gain_of
+from cnnprobe.doctor.observation import Observation
+from cnnprobe.doctor.progress import solved_from
+from cnnprobe.doctor.prove import Suspect, Tried, depth
+from cnnprobe.doctor.trial import Attempt, Plan
+
+
+def screen(
+    plan: Plan, seen: Observation, suspects: Iterable[Suspect], attempt: Callable[[Suspect], Attempt]
+) -> tuple[list[Tried], list[str]]:
+    """What `attempt` makes of the suspects; and what the clock or an error left out.
+
+    A remedy that brings the network to what fixed random features reach on the same data explains what stands further
+    down the chain of effects: none of that is run.
+    """
+    tried: list[Tried] = []
+    untried: list[str] = []
+    for item in sorted(suspects, key=depth):
+        if depth(item) > min((depth(done.suspect) for done in tried if _solves(seen, done)), default=len(STAGES)):
+            break
+        if not plan.has_time():
+            untried.append(f"the remedy of {item.cause.id}: {NO_TIME}")
+            continue
+        plan.tell(f"trying the remedy of: {item.cause.title}")
+        try:
+            best = attempt(item)
+        except Exception as error:  # the user's functions, on inputs that a remedy has changed, may raise anything
+            untried.append(f"the remedy of {item.cause.id}: {error!r:.200}")
+            continue
+        tried.append(Tried(item, best, gain_of(plan, best)))
+        if tried[-1].gain >= ENOUGH:
+            gain = 100 * tried[-1].gain
+            plan.tell(f"found: {item.cause.title}; its remedy gains {gain:.0f} points from the first seed")
+    return tried, untried
+
+
+def _solves(seen: Observation, done: Tried) -> bool:
+    """Whether nothing is left to explain where this remedy is applied."""
+    return done.gain >= LARGE and done.attempt.scored.accuracy >= solved_from(seen)
