@@ -38,6 +38,7 @@ class Scores(NamedTuple):
 
     num_harmful: int  # planted faults that cost at least `HARM`
     detected: float  # share of those with any cause found, or with a verdict that names one
+    proved: float  # share of those with any cause found, whatever the verdict says
     first: float  # with the planted cause first
     among_three: float  # with it among the first three
     num_remedied: int  # of those named first, the ones whose finding has a measured remedy
@@ -83,9 +84,15 @@ def causes_of(row: Row) -> list[str]:
     return list(row["causes"]) or SAID.get(row["verdict"], [])
 
 
+def _findings(row: Row) -> list[str]:
+    """The causes, then the warnings, each once."""
+    return list(dict.fromkeys([*causes_of(row), *row["warnings"]]))
+
+
 def _is_unfounded(row: Row) -> bool:
     """Whether a cause was found in a healthy problem, and whole trainings do not bear it out."""
-    return bool(causes_of(row)) and (row["remedied"] is None or row["remedied"] - row["accuracy"] < HARM)
+    is_borne_out = row["causes"] and row["remedied"] is not None and row["remedied"] - row["accuracy"] >= HARM
+    return bool(causes_of(row)) and not is_borne_out
 
 
 def _restores(judged: Judged) -> bool:
@@ -100,13 +107,14 @@ def score_rows(rows: Sequence[Row]) -> Scores:
     harmful, benign = ([f for f in faults if (f.harm >= HARM) == kind] for kind in (True, False))
     healthy = [row for row in rows if _parts(row)[2] == "healthy"]
     named = [f for f in harmful if causes_of(f.row)[:1] == [f.expected]]
-    remedied = [f for f in named if f.row["remedied"] is not None]
+    remedied = [f for f in named if f.row["causes"] and f.row["remedied"] is not None]
     seconds = [row["seconds"] for row in rows]
     return Scores(
         num_harmful=len(harmful),
         detected=_share([bool(causes_of(f.row)) for f in harmful]),
+        proved=_share([bool(f.row["causes"]) for f in harmful]),
         first=_share([f in named for f in harmful]),
-        among_three=_share([f.expected in [*causes_of(f.row), *f.row["warnings"]][:3] for f in harmful]),
+        among_three=_share([f.expected in _findings(f.row)[:3] for f in harmful]),
         num_remedied=len(remedied),
         restored=_share([_restores(f) for f in remedied]),
         num_benign=len(benign),

@@ -8,7 +8,7 @@ from cnnprobe.doctor.bench import above_chance
 from cnnprobe.doctor.causes.noise import is_limited_by_noise
 from cnnprobe.doctor.harm import ENOUGH
 from cnnprobe.doctor.observation import Observation, error_text, fact
-from cnnprobe.doctor.progress import BASELINE, has_learnt, is_behind, is_cut_short
+from cnnprobe.doctor.progress import BASELINE, has_learnt, is_behind, is_cut_short, may_be_luck
 from cnnprobe.doctor.trial import Plan, control, scored_run
 from cnnprobe.types import Diagnosis, Evidence, Finding
 
@@ -61,7 +61,8 @@ def _without_fault(plan: Plan, seen: Observation) -> tuple[str, str]:
             f"{_steps(seen)}; {LONGER} times as many bring {gain:.0%} points more: train for longer.",
         )
     if not has_learnt(seen):
-        return "cannot-tell", f"{_steps(seen)}, which is no better than a guess, but no known cause explains it."
+        guess = "which its seeds leave to chance" if may_be_luck(seen) else "which is no better than a guess"
+        return "cannot-tell", f"{_steps(seen)}, {guess}, but no known cause explains it."
     if fact(seen, "end loss ratio") > WORSE:
         worse = fact(seen, "end loss ratio")
         return "cannot-tell", f"{_steps(seen)}, but its loss is still {worse:.3g} times that of a blind guess."

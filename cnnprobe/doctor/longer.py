@@ -1,21 +1,21 @@
 """Longer runs: where short ones proved nothing about a network that is far behind, and time is left."""
 
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 from cnnprobe.doctor.harm import SUFFICIENT
-from cnnprobe.doctor.looks.balance import look_at_balance
 from cnnprobe.doctor.looks.run import look_at_loss_curve, look_at_updates
 from cnnprobe.doctor.observation import Observation, fact
-from cnnprobe.doctor.observe import look_at_scores
-from cnnprobe.doctor.other_seeds import is_hidden, with_other_seeds
+from cnnprobe.doctor.observe import look_at_answers
+from cnnprobe.doctor.other_seeds import with_other_seeds
 from cnnprobe.doctor.progress import AT_LEAST, has_learnt, is_behind
 from cnnprobe.doctor.prove import Suspect, Tried
-from cnnprobe.doctor.run import MAX_STEPS, Run, planned_steps, steps_of_training, valid_outputs
+from cnnprobe.doctor.run import MAX_STEPS, Run, planned_steps, steps_of_training
 from cnnprobe.doctor.screen import screen
 from cnnprobe.doctor.trial import OVERHEAD, Attempt, Plan, Scored, run_twin, settled_run
 
+T = TypeVar("T")
 WORTH_IT = 1.5  # times the steps made so far, from which a run is made again, unless it is the whole training
 LONGEST = 10 * MAX_STEPS  # steps: readings of each are kept
 MOST_SUSPECTS = 2  # more of them would leave no time for runs that are much longer
@@ -69,8 +69,7 @@ def _lengthened(plan: Plan, seen: Observation, run: Run, num_suspects: int) -> t
     pace = OVERHEAD * run.step_seconds
     fixed = max(plan.cost_seconds - pace * plan.num_steps, 0.0)  # of a run: compilation and scoring
     for num in range(num_suspects, -1, -1):
-        others = PROOF if num or is_hidden(seen) else 0
-        seconds = USED * (plan.deadline - time.monotonic()) / (1 + num + others)
+        seconds = USED * (plan.deadline - time.monotonic()) / (1 + num + (PROOF if num else 0))
         affordable = (seconds - fixed) / pace if pace > 0 else 0.0
         num_steps = int(min(whole, affordable))
         if num_steps >= WORTH_IT * plan.num_steps or num_steps == whole > plan.num_steps:
@@ -80,15 +79,20 @@ def _lengthened(plan: Plan, seen: Observation, run: Run, num_suspects: int) -> t
 
 
 def _with_run(seen: Observation, short: Run, run: Run) -> Observation:
-    """The same with a longer run in place of the short one: its losses and its scores."""
+    """The same with a longer run in place of the short one: its losses, and what it says of validation images."""
     blind = fact(seen, "loss uniform")
     outdated = {AT_LEAST, *look_at_loss_curve(short.curve, blind)}
     kept = {name: seen.facts[name] for name in seen.facts.keys() - outdated}
     reached = look_at_loss_curve(run.curve, blind) | look_at_updates(run)
-    answers = valid_outputs(seen.bench, run)
-    reached |= look_at_scores(seen.bench, run, answers) | look_at_balance(seen.bench, answers)
-    is_complete = len(run.curve.loss) >= planned_steps(seen.bench)
-    return seen._replace(run=run._replace(is_complete=is_complete), facts=kept | reached)
+    answered, called = look_at_answers(seen.bench, run, _or_raise)
+    run = run._replace(is_complete=len(run.curve.loss) >= planned_steps(seen.bench))
+    return seen._replace(run=run, facts={**kept, **reached, **answered}, names={**seen.names, **called})
+
+
+def _or_raise(_: str, measure: Callable[[], T], otherwise: T) -> T:
+    """What `measure` returns: the longer run as a whole is left out where it raises."""
+    del otherwise
+    return measure()
 
 
 def _tried_again(longer: Plan, seen: Observation, items: Sequence[Tried]) -> list[Tried]:

@@ -248,22 +248,33 @@ def _after(
         "drops_in_evaluation": facts.get("dropout rate in evaluation", 0.0) > 0,
     }
     facts |= attempt("the look at the two modes", lambda: look_at_modes(bench, run, **dropped), {})
-    answers = attempt("the answers for validation images", lambda: valid_outputs(bench, run), None)
-    if answers is None:
-        return run, rows
-    facts |= attempt("the scores", lambda: look_at_scores(bench, run, answers), {})
-    facts |= attempt("the look at the metric", lambda: look_at_metric(bench, answers), {})
-    numbered, called = attempt("the look at the class numbers", lambda: look_at_numbering(bench, answers), ({}, {}))
-    facts |= numbered
+    answered, called = look_at_answers(bench, run, attempt)
+    facts |= answered
     names |= called
-    facts |= attempt("the look at the leak", lambda: look_at_leak(bench, answers), {})
-    facts |= attempt("the look at the balance", lambda: look_at_balance(bench, answers), {})
     return run, rows
 
 
-def look_at_scores(bench: Bench, run: Run, answers: Outputs) -> dict[str, float]:
-    """Balanced accuracy in evaluation mode on the samples of both splits; `answers` are those for validation images."""
-    valid = score_of(bench.problem, bench, answers)
+def look_at_answers(bench: Bench, run: Run, attempt: Attempt) -> tuple[dict[str, float], dict[str, str]]:
+    """What the trained network says of the validation images, held against their labels."""
+    if bench.valid.ids is None:
+        return attempt("the scores", lambda: look_at_scores(bench, run, None), {}), {}
+    outputs = attempt("the answers for validation images", lambda: valid_outputs(bench, run), None)
+    if outputs is None:
+        return {}, {}
+    numbered, names = attempt("the look at the class numbers", lambda: look_at_numbering(bench, outputs), ({}, {}))
+    facts = {
+        **attempt("the scores", lambda: look_at_scores(bench, run, outputs), {}),
+        **attempt("the look at the metric", lambda: look_at_metric(bench, outputs), {}),
+        **attempt("the look at the leak", lambda: look_at_leak(bench, outputs), {}),
+        **attempt("the look at the balance", lambda: look_at_balance(bench, outputs), {}),
+        **numbered,
+    }
+    return facts, names
+
+
+def look_at_scores(bench: Bench, run: Run, outputs: Outputs) -> dict[str, float]:
+    """Balanced accuracy in evaluation mode on the samples of both splits; `outputs` are for validation images."""
+    valid = score_of(bench.problem, bench, outputs)
     if not bench.has_valid:
         return {"training accuracy": valid, "validation accuracy": valid}
     train = score(bench.problem, bench._replace(valid=bench.train), run.last)

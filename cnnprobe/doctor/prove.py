@@ -21,10 +21,11 @@ REPLACEMENTS = 6  # runs' worth of time that substitution takes
 
 
 class Suspect(NamedTuple):
-    """A cause with what speaks for it."""
+    """A cause with what speaks for it and what may mend it."""
 
     cause: Cause
     evidence: Evidence
+    remedies: tuple[Remedy, ...]
 
 
 class Tried(NamedTuple):

@@ -1,11 +1,11 @@
 """From suspicions to findings: every remedy is run, upstream causes explain others, harm decides the severity."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from cnnprobe.doctor.causes import CAUSES
-from cnnprobe.doctor.causes.record import STAGES
+from cnnprobe.doctor.causes.record import STAGES, Cause
 from cnnprobe.doctor.harm import DECISIVE, ENOUGH, SUFFICIENT
 from cnnprobe.doctor.longer import try_for_longer
 from cnnprobe.doctor.observation import Observation
@@ -13,7 +13,7 @@ from cnnprobe.doctor.progress import has_learnt, is_cut_short, solved_from
 from cnnprobe.doctor.prove import Suspect, Tried, depth, finding, proved
 from cnnprobe.doctor.screen import screen
 from cnnprobe.doctor.trial import Plan, best_attempt, make_trial
-from cnnprobe.types import Finding, Trial
+from cnnprobe.types import Finding, Remedy, Trial
 
 
 class Weighed(NamedTuple):
@@ -28,16 +28,26 @@ class Weighed(NamedTuple):
 def suspect(seen: Observation) -> tuple[Suspect, ...]:
     """The causes that something speaks for, strongest first."""
     evidence = ((cause, cause.evidence(seen)) for cause in CAUSES)
-    suspects = [Suspect(cause, found) for cause, found in evidence if found is not None and found.strength > 0]
+    suspects = [
+        Suspect(cause, found, _remedies(cause, seen))
+        for cause, found in evidence
+        if found is not None and found.strength > 0
+    ]
     return tuple(sorted(suspects, key=lambda s: -s.evidence.strength))
 
 
-def _screen(plan: Plan, seen: Observation, suspects: Sequence[Suspect]) -> tuple[list[Tried], list[str]]:
+def _remedies(cause: Cause, seen: Observation) -> tuple[Remedy, ...]:
+    """What may mend it; nothing where the user's data or functions fail when they are asked again."""
+    try:
+        return cause.remedies(seen)
+    except Exception:
+        return ()
+
+
+def _screen(plan: Plan, seen: Observation, suspects: Iterable[Suspect]) -> tuple[list[Tried], list[str]]:
     """The best remedy of each suspect that has one; and what the clock or an error left out."""
-    remedies = {item.cause.id: item.cause.remedies(seen) for item in suspects}
-    mendable = [item for item in suspects if remedies[item.cause.id]]
-    enough = solved_from(seen)
-    return screen(plan, seen, mendable, lambda item: best_attempt(plan, remedies[item.cause.id], enough))
+    mendable, enough = [item for item in suspects if item.remedies], solved_from(seen)
+    return screen(plan, seen, mendable, lambda item: best_attempt(plan, item.remedies, enough))
 
 
 def _unproved(seen: Observation, item: Suspect, tried: Tried | None, trial: Trial | None) -> Finding | None:
@@ -49,17 +59,18 @@ def _unproved(seen: Observation, item: Suspect, tried: Tried | None, trial: Tria
     fresh seeds that may be chance.
     """
     strength, is_lost = item.evidence.strength, not (has_learnt(seen) or is_cut_short(seen))
+    is_shown = item.cause.shows_harm is not None and item.cause.shows_harm(seen)
     if tried is None:
-        if strength < (DECISIVE if item.cause.remedies(seen) else SUFFICIENT):
+        if strength < (DECISIVE if item.remedies else SUFFICIENT):
             return None
-        is_harmful = is_lost if item.cause.is_harmful is None else item.cause.is_harmful(seen)
+        is_harmful = (is_lost or is_shown) if item.cause.is_harmful is None else item.cause.is_harmful(seen)
         return finding(seen, item, "cause" if is_harmful else "warning")
     if trial is None or math.isnan(trial.gain):
         return None
     may_gain = len(trial.control) > 1 and trial.gain >= ENOUGH  # from fresh seeds
     if strength < (SUFFICIENT if item.cause.is_textbook or may_gain else DECISIVE):
         return None
-    gains, is_shown = trial.gain >= ENOUGH, item.cause.shows_harm is not None and item.cause.shows_harm(seen)
+    gains = trial.gain >= ENOUGH
     is_harmful = strength >= DECISIVE and (is_shown or (gains and is_lost))
     remedy = None if is_harmful and not gains else tried.attempt.remedy
     return finding(seen, item, "cause" if is_harmful else "warning", remedy=remedy, trial=trial)

@@ -148,11 +148,6 @@ def operate(surgery: Callable[[Callable], Callable]) -> Remedy:
     return remedy
 
 
-def replace_model(model: Model) -> Remedy:
-    """Trains another network."""
-    return lambda problem: problem._replace(model=model)
-
-
 def thin_dropout(rate: float) -> Remedy:
     """Sets the rate of every dropout that is stronger than `rate` to `rate`."""
     return operate(partial(set_dropout_rate, rate=lambda old: min(old, rate)))

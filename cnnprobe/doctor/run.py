@@ -17,7 +17,7 @@ from cnnprobe.doctor.compiled import balanced_accuracy, compiled_state_update, w
 from cnnprobe.training.evaluate import collect_outputs
 from cnnprobe.training.parallel import local_copy, share_batch, spread_state
 from cnnprobe.training.pipeline import prepare
-from cnnprobe.training.predict import predict_classes
+from cnnprobe.training.predict import label_classes, predict_classes
 from cnnprobe.training.step import Observation, Report, TrainState, init_state, make_train_step
 from cnnprobe.trees import leaf_sums
 from cnnprobe.types import Batch, Curve, Key, Outputs, Params, Problem, State
@@ -51,7 +51,7 @@ class Run(NamedTuple):
     leaf_sizes: tuple[int, ...]
     seconds: float  # of the whole run, compilation included
     is_complete: bool  # False: the time ran out first
-    step_seconds: float = float("nan")  # median, compilation aside; NaN for a run of one look at the clock
+    step_seconds: float = float("nan")  # mean, compilation aside; NaN for a run of one look at the clock
 
 
 def leaf_readings(seen: Observation) -> Float[Array, "5 leaves"]:
@@ -120,7 +120,7 @@ def train_run(problem: Problem, bench: Bench, *, num_steps: int, seconds: float,
                 break
     last = local_copy((state.params, state.model_state), bench.mesh)
     run = _collect(jax.device_get(reports), first, last, started, num_steps)
-    return run._replace(step_seconds=_step_seconds(clock))
+    return run._replace(step_seconds=_mean_step_seconds(clock))
 
 
 def _step_seconds(clock: list[tuple[int, float]]) -> float:
@@ -129,6 +129,14 @@ def _step_seconds(clock: list[tuple[int, float]]) -> float:
         return float("nan")
     steps, times = np.asarray(clock).T
     return float(np.median(np.diff(times) / np.diff(steps)))
+
+
+def _mean_step_seconds(clock: list[tuple[int, float]]) -> float:
+    """Mean seconds a step after the compilation, pauses of a loader included; NaN of one look at the clock."""
+    if len(clock) < 2:
+        return float("nan")
+    (first, began), (last, ended) = clock[0], clock[-1]
+    return (ended - began) / (last - first)
 
 
 def _collect(reports: list[Report], first: tuple, last: tuple, started: float, num_steps: int) -> Run:
@@ -172,7 +180,11 @@ def evaluated(problem: Problem, bench: Bench, weights: tuple[Params, State], ima
 
 
 def valid_outputs(bench: Bench, run: Run) -> Outputs:
-    """What the trained network says of the validation sample in evaluation mode, if there is time."""
+    """What the trained network says of the validation sample in evaluation mode.
+
+    Raises:
+      TimeoutError: the bench's deadline came first.
+    """
     return evaluated(bench.problem, bench, run.last, bench.valid.images)
 
 
@@ -184,7 +196,7 @@ def score(problem: Problem, bench: Bench, weights: tuple[Params, State]) -> floa
 
 
 def score_of(problem: Problem, bench: Bench, outputs: Outputs) -> float:
-    """The same of outputs for the validation sample.
+    """Balanced accuracy of outputs for the validation sample; NaN where no class ids are known.
 
     A label that no output stands for is a class of its own, which no prediction hits.
     """
@@ -197,10 +209,13 @@ def score_of(problem: Problem, bench: Bench, outputs: Outputs) -> float:
 
 
 def predicted(problem: Problem, bench: Bench, outputs: Outputs) -> np.ndarray:
-    """Classes by the doctor's own rule; by the user's metric where no output has a score for each class."""
+    """Classes by the doctor's own rule; by the user's metric where no output has a score for each class.
+
+    What is no whole number is class -1, which no image belongs to.
+    """
     if problem.predict is None or main_output(outputs, bench.num_classes).shape[-1:] == (bench.num_classes,):
         return decide(outputs, bench.num_classes)
-    return np.asarray(predict_classes(outputs, len(bench.valid.images), predict=problem.predict))
+    return np.asarray(label_classes(predict_classes(outputs, len(bench.valid.images), predict=problem.predict)))
 
 
 def settle(

@@ -208,29 +208,32 @@ def test_what_rare_classes_cost_is_said_where_it_is_beyond_chance(lost, is_said,
     assert ("40 points higher" in sentence) == is_said
 
 
-@pytest.mark.parametrize(("loss", "outputs", "num"), [("cross-entropy", "logits", 2), ("squared-error", "logits", 1)])
-def test_shares_are_expected_where_the_loss_is_a_cross_entropy_of_logits(loss, outputs, num, healthy):
-    seen = healthy._replace(names={**healthy.names, "loss of logits": loss, "outputs": outputs})
-    assert len(BY_ID["class-imbalance"].remedies(seen)) == num
-
-
-COLLAPSED = {"convolutions on a single place": 3.0, "spatial convolutions": 4.0, "validation accuracy": 0.1}
+FAR_OUT_OF_BALANCE = {"label entropy": 0.2, "accuracy lost to rare classes": 0.3}
 
 
 @pytest.mark.parametrize(
-    ("changed", "is_shown"),
+    ("facts", "names", "is_offered"),
     [
-        ({}, True),
-        ({"validation accuracy": 0.8}, False),  # another network may be better for many reasons
-        ({"convolutions on a single place": 1.0}, False),
-        ({"output width": 12.0}, False),
+        ({}, {}, True),
+        ({"label entropy": 0.8}, {}, False),  # what rare classes gain, common ones that overlap with them lose
+        ({"accuracy lost to rare classes": 0.01}, {}, False),
+        ({"number of outputs": 2.0}, {}, False),
+        ({}, {"loss of logits": "squared-error"}, False),
+        ({}, {"outputs": "probabilities"}, False),
     ],
 )
-def test_another_network_shows_what_maps_are_worth(changed, is_shown, healthy):
-    seen, cause = with_facts(healthy, "spatial-collapse", **{**COLLAPSED, **changed}), BY_ID["spatial-collapse"]
-    enlarges = [remedy(seen.bench.problem).preprocess is not None for remedy in cause.remedies(seen)]
-    assert enlarges == [False] * is_shown + [True] * 3
-    assert ("A small network" in cause.advice(seen).text) == is_shown
+def test_shares_are_expected_where_classes_are_far_out_of_balance(facts, names, is_offered, healthy):
+    seen = healthy._replace(facts={**healthy.facts, **FAR_OUT_OF_BALANCE, **facts}, names={**healthy.names, **names})
+    cause = BY_ID["class-imbalance"]
+    changes_loss = [remedy(seen.bench.problem).loss is not seen.bench.problem.loss for remedy in cause.remedies(seen)]
+    assert changes_loss == [True] * is_offered + [False]  # then rare images repeated
+    assert ("log" in cause.advice(seen).snippet) == is_offered
+
+
+@pytest.mark.parametrize(("reached", "is_shown"), [(0.15, True), (0.85, False)])
+def test_collapsed_maps_do_harm_where_features_without_training_are_far_ahead(reached, is_shown, healthy):
+    facts = {"validation accuracy": reached, "random features accuracy": 0.9}
+    assert BY_ID["spatial-collapse"].shows_harm(with_facts(healthy, "spatial-collapse", **facts)) == is_shown
 
 
 def test_small_leak_of_a_source_makes_no_finding(healthy):

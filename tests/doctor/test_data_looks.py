@@ -19,7 +19,7 @@ from cnnprobe.doctor.looks.numbering import best_numbering, look_at_numbering
 from cnnprobe.doctor.looks.passes import look_at_passes
 from cnnprobe.doctor.looks.splits import leaked, look_at_splits, occurs_in, unfairly_missing
 from cnnprobe.doctor.remedies_data import renumber_valid
-from cnnprobe.doctor.run import train_run, valid_outputs
+from cnnprobe.doctor.run import predicted, train_run, valid_outputs
 from cnnprobe.models.networks import residual_cnn, small_cnn
 from cnnprobe.types import Dataset, Problem
 from experiments.data_faults import spatial_collapse
@@ -304,6 +304,21 @@ def test_class_numbers_of_validation_are_found_from_what_the_network_says(shift)
     assert names["classes numbered otherwise"] == ("0 as 2, 1 as 0, 2 as 1" if shift else "")
     mended = renumber_valid(found.number)(sick)
     np.testing.assert_array_equal(mended.valid.labels, labels[90:])
+
+
+def test_answers_that_are_no_class_are_wrong():
+    bench = make_bench(problem())
+    ids, place = bench.valid.ids, np.arange(len(bench.valid.ids))
+    wide = np.eye(5)[np.where(place < 2, ids, 4)]  # two right, the rest beyond the two classes
+    right = np.mean([np.mean(place[ids == number] < 2) for number in np.unique(ids)])
+    assert best_numbering(bench, wide).accuracy == pytest.approx(right)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32, bool])
+def test_a_metric_may_give_classes_of_any_type(kind):
+    bench = make_bench(problem()._replace(predict=lambda outputs: (outputs[:, 0] > 0).astype(kind)))
+    scores = np.where(np.arange(len(bench.valid.ids)) % 3 == 0, 1.0, -1.0)[:, None]
+    assert predicted(bench.problem, bench, scores).tolist() == (scores[:, 0] > 0).astype(int).tolist()
 
 
 def test_answers_beyond_the_classes_number_none():

@@ -48,8 +48,8 @@ def ran(monkeypatch):
         made.append((problem.batch_size, plan.num_steps))
         return SHORT._replace(curve=curve(plan.num_steps))
 
-    def look_at_scores(bench, run, answers):
-        return {"validation accuracy": scored_after(bench.problem.batch_size, len(run.curve.loss)).accuracy}
+    def look_at_answers(bench, run, attempt):
+        return {"validation accuracy": scored_after(bench.problem.batch_size, len(run.curve.loss)).accuracy}, {}
 
     def control(plan, seed):
         return plan.controls.setdefault(seed, scored_after(plan.bench.problem.batch_size, plan.num_steps))
@@ -58,9 +58,7 @@ def ran(monkeypatch):
         monkeypatch.setattr(module, "run_twin", run_twin, raising=False)
         monkeypatch.setattr(module, "control", control, raising=False)
     monkeypatch.setattr(longer, "settled_run", settled_run)
-    monkeypatch.setattr(longer, "look_at_scores", look_at_scores)
-    monkeypatch.setattr(longer, "look_at_balance", lambda bench, answers: {})
-    monkeypatch.setattr(longer, "valid_outputs", lambda bench, run: None)
+    monkeypatch.setattr(longer, "look_at_answers", look_at_answers)
     monkeypatch.setattr(longer, "look_at_updates", lambda run: {"number of updates": len(run.curve.loss) / 10})
     monkeypatch.setattr(longer, "steps_of_training", lambda bench: WHOLE)
     monkeypatch.setattr(prove, "_rescued", lambda plan: frozenset())
@@ -93,7 +91,7 @@ def suspect(cause_id, stage, needed, *, strength=1.0):
     record = Cause(
         cause_id, cause_id, stage, lambda seen: None, lambda seen: (remedy,), lambda seen: Advice(""), "why", ()
     )
-    return Suspect(record, Evidence("seen", (), strength))
+    return Suspect(record, Evidence("seen", (), strength), (remedy,))
 
 
 def tried_of(plan, *items):

@@ -46,7 +46,7 @@ def suspect(cause_id, stage, percent, *, strength=1.0):
     record = Cause(
         cause_id, cause_id, stage, lambda seen: None, lambda seen: remedies, lambda seen: Advice(""), "why", ()
     )
-    return Suspect(record, Evidence("seen", (), strength))
+    return Suspect(record, Evidence("seen", (), strength), remedies)
 
 
 def low(plan):
@@ -209,9 +209,18 @@ def test_remedy_that_raises_is_said(plan, healthy):
     def broken(problem):
         raise RuntimeError("does not fit")
 
-    item = suspect("step", "optimisation", 80, strength=0.5)
-    item = item._replace(cause=item.cause._replace(remedies=lambda seen: (broken,)))
+    item = suspect("step", "optimisation", 80, strength=0.5)._replace(remedies=(broken,))
     assert "does not fit" in weigh(low(plan), healthy, (item,))[1][0]
+
+
+def test_remedies_that_cannot_be_made_are_none(healthy, monkeypatch):
+    def broken(seen):
+        raise OSError("the file is gone")
+
+    record = suspect("step", "optimisation", None).cause
+    record = record._replace(evidence=lambda seen: Evidence("seen", (), 1.0), remedies=broken)
+    monkeypatch.setattr(rank, "CAUSES", (record,))
+    assert [item.remedies for item in rank.suspect(healthy)] == [()]
 
 
 def bit(cause_id, stage, mask):
@@ -221,7 +230,7 @@ def bit(cause_id, stage, mask):
     def remedy(problem):
         return problem._replace(num_epochs=problem.num_epochs | mask)
 
-    return item._replace(cause=item.cause._replace(remedies=lambda seen: (remedy,)))
+    return item._replace(remedies=(remedy,))
 
 
 def test_faults_that_hide_each_other_are_named_without_the_harmless_one(plan, healthy, monkeypatch):

@@ -8,7 +8,7 @@ from cnnprobe.doctor.bench import halfway
 from cnnprobe.doctor.causes.generalisation import more_images_help
 from cnnprobe.doctor.causes.pairing import MOVED, dealt_anew_share
 from cnnprobe.doctor.causes.record import Advice, Cause, costs, graded, lowest, readings
-from cnnprobe.doctor.harm import ENOUGH, ERRORS
+from cnnprobe.doctor.harm import DECISIVE, ENOUGH, ERRORS
 from cnnprobe.doctor.learning_curve import FITTED
 from cnnprobe.doctor.looks.numbering import best_numbering
 from cnnprobe.doctor.looks.passes import FEWEST_FOR_PAIRING, PAIRED_Z, UNSURE_Z
@@ -94,7 +94,8 @@ def _ranks(seen: Observation) -> tuple[Remedy, ...]:
 
 def _one_numbering(seen: Observation) -> tuple[Remedy, ...]:
     """Validation labels as the network numbers them, where they are integers."""
-    if seen.run is None or np.asarray(seen.bench.valid.labels).ndim > 1:
+    labels = np.asarray(seen.bench.valid.labels)
+    if seen.run is None or labels.ndim > 1 or not np.issubdtype(labels.dtype, np.integer):
         return ()
     found = best_numbering(seen.bench, valid_outputs(seen.bench, seen.run))
     return (renumber_valid(found.number),) if found else ()
@@ -163,11 +164,15 @@ def _advise_unrelated(seen: Observation) -> Advice:
     )
 
 
+def _imbalance(seen: Observation) -> float:
+    """How far the labels are out of balance, in [0, 1]."""
+    low = lowest("label entropy", factor=0.95)
+    return graded(fact(seen, "label entropy"), low, low - 0.3)
+
+
 def _imbalanced(seen: Observation) -> Evidence | None:
     """One class that makes the blind guess good."""
-    entropy, majority = fact(seen, "label entropy"), fact(seen, "label majority share")
-    low = lowest("label entropy", factor=0.95)
-    strength = graded(entropy, low, low - 0.3)
+    strength, majority = _imbalance(seen), fact(seen, "label majority share")
     if not strength:
         return None
     sentence = f"One class holds {majority:.1%} of the training labels; guessing it blindly is right that often."
@@ -202,22 +207,42 @@ def _balance(seen: Observation) -> tuple[Remedy, ...]:
 
 
 def _expected_shares(seen: Observation) -> tuple[Remedy, ...]:
-    """The loss with the shares of the training labels, where it is a cross-entropy of logits."""
+    """A cross-entropy of logits that knows the shares of the training labels.
+
+    It trades common classes for rare ones wherever these overlap, so it is for what is far out of balance alone.
+    """
+    if not (_imbalance(seen) >= DECISIVE and costs(seen, LOST) and _is_cross_entropy_of_logits(seen)):
+        return ()
     ids, num_classes = training_ids(seen.bench), seen.bench.num_classes
-    is_plain = seen.names.get("loss of logits") == "cross-entropy" and seen.names.get("outputs") == "logits"
-    if ids is None or not is_plain or fact(seen, "output width") != num_classes:
+    if ids is None:
         return ()
     counts = 1 + np.bincount(ids[(ids >= 0) & (ids < num_classes)], minlength=num_classes)  # none is impossible
     return (expect_shares(counts / counts.sum()),)
 
 
-def _advise_balance(_: Observation) -> Advice:
-    """Two ways."""
+def _is_cross_entropy_of_logits(seen: Observation) -> bool:
+    """Whether the loss is that, of one score for each class, and reads nothing else."""
+    is_plain = seen.names.get("loss of logits") == "cross-entropy" and seen.names.get("outputs") == "logits"
+    return is_plain and fact(seen, "number of outputs") == 1 and fact(seen, "output width") == seen.bench.num_classes
+
+
+def _advise_balance(seen: Observation) -> Advice:
+    """Shares in the loss where that was tried, or weights; and more draws."""
+    adjusted = bool(_expected_shares(seen))
+    first = (
+        "Add the log of each class's share to the logits, in the loss alone"
+        if adjusted
+        else "Weigh the loss of rare classes by the inverse of their share"
+    )
     return Advice(
-        "Add the log of each class's share to the logits in the loss alone, or draw rare classes more often, and judge"
-        " by balanced accuracy. Where neither helps, rare classes have too few images to learn them from: collect more"
-        " of those.",
-        "shares = np.bincount(labels) / len(labels); loss = cross_entropy(logits + jnp.log(shares), labels)",
+        f"{first}, or draw rare classes more often, and judge by balanced accuracy. Where neither helps, rare classes"
+        " have too few images to learn them from: collect more of those.",
+        "counts = 1 + np.bincount(class_ids, minlength=num_classes); "
+        + (
+            "loss = cross_entropy(logits + jnp.log(counts / counts.sum()), class_ids)"
+            if adjusted
+            else "loss = (losses * (len(class_ids) / counts)[class_ids]).mean() / num_classes"
+        ),
     )
 
 

@@ -5,10 +5,8 @@ import math
 from cnnprobe.doctor.causes.record import Advice, Cause, graded, readings
 from cnnprobe.doctor.looks.maps import FACTORS
 from cnnprobe.doctor.observation import Observation, fact
-from cnnprobe.doctor.progress import has_learnt
-from cnnprobe.doctor.remedies import replace_model
+from cnnprobe.doctor.progress import BASELINE, is_behind, is_cut_short
 from cnnprobe.doctor.remedies_data import enlarge_images
-from cnnprobe.models.networks import small_cnn
 from cnnprobe.types import Evidence, Remedy
 
 LARGEST_SIDE = 512  # pixels of an enlarged image
@@ -32,7 +30,8 @@ def _collapsed(seen: Observation) -> Evidence | None:
         f"From {first} on, {single:.0f} of {spatial:.0f} convolutions are given a map of a single place: pools and"
         f" strides before it have used up images of {_size(seen)} pixels."
     )
-    return Evidence(sentence, readings(seen, *names), 0.3 + 0.7 * graded(single / spatial, 0.0, MOST))
+    behind = ("validation accuracy", BASELINE) if is_behind(seen) else ()
+    return Evidence(sentence, readings(seen, *names, *behind), 0.3 + 0.7 * graded(single / spatial, 0.0, MOST))
 
 
 def _size(seen: Observation) -> str:
@@ -41,19 +40,16 @@ def _size(seen: Observation) -> str:
 
 
 def _remedies(seen: Observation) -> tuple[Remedy, ...]:
-    """Larger images, from the first enlargement that runs; another network before, which is much quicker to run."""
+    """Larger images, from the first enlargement that runs."""
     side, first = max(seen.bench.train.images.shape[1:3]), fact(seen, "enlargement that runs")
     least = 1.0 if math.isnan(first) else first
     factors = [factor for factor in FACTORS if factor >= least and factor * side <= LARGEST_SIDE]
-    return (*_another_network(seen), *(enlarge_images(factor) for factor in factors))
+    return tuple(enlarge_images(factor) for factor in factors)
 
 
-def _another_network(seen: Observation) -> tuple[Remedy, ...]:
-    """A small network that keeps its maps, where this one collapses most of its own and has learnt nothing."""
-    is_collapsed = fact(seen, "convolutions on a single place") >= MOST * fact(seen, "spatial convolutions")
-    is_plain = seen.names.get("outputs") == "logits" and fact(seen, "output width") == seen.bench.num_classes
-    fits = is_plain and fact(seen, "number of outputs") == 1
-    return (replace_model(small_cnn(seen.bench.num_classes)),) if is_collapsed and fits and not has_learnt(seen) else ()
+def _stays_behind(seen: Observation) -> bool:
+    """Whether the network got nowhere near what features need no training for, in a run that was long enough."""
+    return is_behind(seen) and not is_cut_short(seen)
 
 
 def _advise(seen: Observation) -> Advice:
@@ -63,8 +59,6 @@ def _advise(seen: Observation) -> Advice:
         f"Images of {_size(seen)} pixels bear {halvings} halvings before convolutions of {FEWEST_SIDE}x{FEWEST_SIDE}"
         " run out of places: take pools and strides out, make them smaller, or feed larger images."
     )
-    if _another_network(seen):
-        text += " A small network that keeps its maps was run in place of yours, to show what they are worth."
     return Advice(text, "print(cnnprobe.model_graph(apply_fn, params, images))  # the maps, layer by layer")
 
 
@@ -79,6 +73,7 @@ CAUSES = (
         "A convolution combines neighbouring places. Where one place is left, all but its central weights see padding"
         " alone, and what the pools before it averaged away cannot be told apart any more.",
         ("Richter, Byttner, Krumnack et al., (Input) size matters for CNN classifiers, ICANN 2021",),
+        shows_harm=_stays_behind,  # larger images take many times as long to train on, so that the clock may end first
         look_alikes=(
             "Global average pooling in front of the head leaves one place too and is sound, as no convolution follows."
             " A model that is written for one size of images and refuses all others has another fault."

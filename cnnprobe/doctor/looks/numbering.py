@@ -31,12 +31,13 @@ def best_numbering(bench: Bench, outputs: Outputs) -> Numbering | None:
     if not bench.has_valid or ids is None:
         return None
     said = predicted(bench.problem, bench, outputs)
-    is_known = (ids >= 0) & (ids < num_classes) & (said >= 0) & (said < num_classes)
-    if not is_known.any():
+    is_known = (ids >= 0) & (ids < num_classes)
+    is_class = is_known & (said >= 0) & (said < num_classes)
+    if not is_class.any():
         return None
     recalls = np.zeros((num_classes, num_classes))
-    np.add.at(recalls, (ids[is_known], said[is_known]), 1.0)
-    counts = recalls.sum(axis=1)
+    np.add.at(recalls, (ids[is_class], said[is_class]), 1.0)
+    counts = np.bincount(ids[is_known], minlength=num_classes)  # of all images: an answer that is no class is wrong
     recalls /= np.maximum(counts, 1.0)[:, None]
     # A class stays what it is unless another number is better.
     _, number = linear_sum_assignment(recalls + 1e-9 * np.eye(num_classes), maximize=True)
