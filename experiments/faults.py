@@ -139,6 +139,18 @@ def negated_update(problem: Problem) -> Problem:
     return problem._replace(optimizer=optax.chain(problem.optimizer, optax.scale(-1.0)))
 
 
+def masked_out(problem: Problem) -> Problem:
+    """An optimizer that masks one convolution out, to hold it: its gradients are then added as they are."""
+
+    def is_trained(params: Params) -> Any:
+        """Every parameter but the first kernel of a convolution."""
+        leaves, structure = jax.tree.flatten(params)
+        first = next(index for index, leaf in enumerate(leaves) if leaf.ndim == 4)
+        return jax.tree.unflatten(structure, [index != first for index in range(len(leaves))])
+
+    return problem._replace(optimizer=optax.masked(problem.optimizer, is_trained))
+
+
 def frozen_trunk(problem: Problem) -> Problem:
     """Only parameters with one entry per class in their last axis are trained: the head, and no other layer."""
     num_classes = count_classes(problem)
@@ -235,6 +247,7 @@ FAULTS: dict[str, Remedy] = {
         tiny_clip,
         schedule_in_epochs,
         negated_update,
+        masked_out,
         frozen_trunk,
         strong_weight_decay,
         constant_init,
@@ -269,6 +282,7 @@ EXPECTED: dict[str, str] = {  # the cause that each fault is
     "tiny_clip": "updates-too-small",
     "schedule_in_epochs": "updates-too-small",
     "negated_update": "update-goes-uphill",
+    "masked_out": "update-goes-uphill",
     "frozen_trunk": "parameters-not-updated",
     "strong_weight_decay": "weight-decay-too-strong",
     "constant_init": "symmetric-init",

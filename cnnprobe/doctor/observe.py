@@ -32,7 +32,7 @@ from cnnprobe.doctor.looks.numbering import look_at_numbering
 from cnnprobe.doctor.looks.optimizer import look_at_optimizer
 from cnnprobe.doctor.looks.passes import look_at_passes
 from cnnprobe.doctor.looks.penalty import look_at_penalty
-from cnnprobe.doctor.looks.run import look_at_loss_curve, look_at_updates, name_frozen
+from cnnprobe.doctor.looks.run import frozen_leaves, look_at_loss_curve, look_at_updates, name_leaves, uphill_leaves
 from cnnprobe.doctor.looks.splits import look_at_leak, look_at_splits
 from cnnprobe.doctor.looks.structure import look_at_structure
 from cnnprobe.doctor.observation import Observation, error_text
@@ -223,7 +223,8 @@ def _after(
     collapse, mechanism = attempt("the look at the predictions", lambda: look_at_collapse(bench, run), ({}, {}))
     facts |= collapse
     names |= mechanism
-    names["frozen"] = name_frozen(run)
+    names["frozen"] = name_leaves(run, frozen_leaves(run))
+    names["uphill"] = name_leaves(run, uphill_leaves(run))
     symmetry, names["symmetric layer"] = attempt(
         "the look at the units", lambda: look_at_symmetry(run.first[0], run.last[0]), ({}, "")
     )

@@ -118,6 +118,43 @@ def test_advice_has_the_users_numbers(cause_id, healthy):
     assert "nan" not in advice.text
 
 
+def test_parameters_that_climb_alone_are_named(healthy):
+    cause = BY_ID["update-goes-uphill"]
+    facts = {**healthy.facts, "uphill parameter share": 0.03, "update cosine": -0.013}
+    seen = healthy._replace(facts=facts, names={**healthy.names, "uphill": "bank/w"})
+    assert cause.evidence(seen).strength == DECISIVE
+    assert "bank/w" in cause.evidence(seen).sentence
+    assert "bank/w" in cause.advice(seen).text
+
+
+ERASED = {"initial input sensitivity": 0.0, "end input sensitivity": 0.0, "cut gradient share": 0.99}
+ERASED |= {"number of updates": 500.0, "initial dead unit share": float("nan")}
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_named"),
+    [
+        ({}, True),
+        ({"initial dead unit share": 1.0}, False),
+        ({"cut gradient share": 0.0}, False),  # gradients flow: the head starts at zero
+        ({"end input sensitivity": 0.3}, False),
+        ({"last unit likeness": 1.0}, False),
+    ],
+)
+def test_a_signal_that_is_erased_behind_a_layer_is_said_to_be_lost_there(changed, is_named, healthy):
+    cause = BY_ID["vanishing-signal"]
+    layers = (
+        SIGMOID._replace(name="conv4", activation="", gradient_rms=0.0),
+        SIGMOID._replace(name="head", activation=""),
+    )
+    seen = healthy._replace(facts={**healthy.facts, "last unit likeness": 0.2, **ERASED, **changed}, layers=layers)
+    found = cause.evidence(seen)
+    assert (found is not None) == is_named
+    assert not is_named or (
+        "conv4" in found.sentence and "conv4" in cause.advice(seen).text and not cause.remedies(seen)
+    )
+
+
 def rescaled(healthy, *, given, inside):
     scales = {"input mean": given, "input standard deviation": given}
     return healthy._replace(

@@ -116,6 +116,13 @@ def test_frozen_trunk_moves_the_head_alone(problem):
     assert moved == [10, 10]
 
 
+def test_one_masked_kernel_climbs_and_the_rest_does_not(problem):
+    _, _, grads, updates = first_step(plant(problem, "masked_out"))
+    climbs = [np.array_equal(u, g) for u, g in zip(jax.tree.leaves(updates), jax.tree.leaves(grads), strict=True)]
+    assert sum(climbs) == 1
+    assert jax.tree.leaves(grads)[climbs.index(True)].ndim == 4
+
+
 def test_negated_update_goes_along_the_gradient(problem):
     _, _, grads, updates = first_step(plant(problem, "negated_update"))
     products = jax.tree.map(lambda u, g: jnp.sum(u * g), updates, grads)

@@ -21,6 +21,7 @@ from cnnprobe.doctor.remedies_network import (
 )
 from cnnprobe.types import Evidence, Problem, Remedy
 
+ERASED = 1e-6  # share of the outputs that depends on the image: what rounding leaves of nothing
 UPSTREAM = 0.5  # strength from which another cause is held to have killed the units
 
 
@@ -59,8 +60,33 @@ def _loud(seen: Observation) -> Evidence | None:
     return Evidence(sentence, readings(seen, "initial loss ratio", "input standard deviation"), strength)
 
 
+def _is_erased(seen: Observation) -> bool:
+    """Whether nothing of the images reaches the outputs, and no gradient the layers, though these are alive."""
+    felt = max(fact(seen, "initial input sensitivity"), fact(seen, "end input sensitivity"))
+    is_dead = fact(seen, "initial dead unit share") > 0.5 or fact(seen, "last unit likeness") > 0.99
+    is_cut = fact(seen, "cut gradient share") > 0 and fact(seen, "number of updates") > 0
+    return felt <= ERASED and is_cut and not is_dead and bool(_before_the_gap(seen))
+
+
+def _before_the_gap(seen: Observation) -> str:
+    """The last layer that tells images apart and that no gradient reaches; empty without any."""
+    return next((r.name for r in reversed(seen.layers) if r.gradient_rms == 0 and r.activation_std > 0), "")
+
+
+def _erased(seen: Observation) -> Evidence:
+    """Where images leave no trace."""
+    sentence = (
+        f"The outputs are the same for every image, before the run and after it: {_before_the_gap(seen)} tells images"
+        " apart, but what stands behind it hands none of that on, and no gradient back."
+    )
+    names = ("initial input sensitivity", "end input sensitivity", "cut gradient share")
+    return Evidence(sentence, readings(seen, *names), 1.0)
+
+
 def _vanishing(seen: Observation) -> Evidence | None:
     """Outputs that hardly depend on the images, before the run and after it, though units are alive and differ."""
+    if _is_erased(seen):
+        return _erased(seen)
     first, last = fact(seen, "initial input sensitivity"), fact(seen, "end input sensitivity")
     start = lowest("initial input sensitivity", factor=0.1)
     strength = graded_log(max(first, last), start, start / 100)
@@ -81,6 +107,8 @@ def _squashing(seen: Observation) -> list[str]:
 
 def _unsquash(seen: Observation) -> tuple[Remedy, ...]:
     """ReLU in the place of each of them."""
+    if not _squashing(seen):
+        return ()
 
     def remedy(problem: Problem) -> Problem:
         """All of them replaced."""
@@ -90,7 +118,14 @@ def _unsquash(seen: Observation) -> tuple[Remedy, ...]:
 
 
 def _advise_relu(seen: Observation) -> Advice:
-    """ReLU."""
+    """ReLU; what erases the signal is the user's to find."""
+    if _is_erased(seen):
+        where = _before_the_gap(seen)
+        return Advice(
+            f"Look at what stands behind {where}: a normalisation over a single place or unit gives zero for every"
+            " image, and so does a mean that is subtracted from itself.",
+            f"print(features.std(axis=0).max())  # from {where} to the outputs: where does it turn 0?",
+        )
     return Advice(f"Use ReLU instead of {' and '.join(_squashing(seen))} between the layers.", "x = nn.relu(x)")
 
 

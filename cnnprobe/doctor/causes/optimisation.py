@@ -6,8 +6,9 @@ import optax
 
 from cnnprobe.doctor.causes.record import Advice, Cause, graded, graded_log, highest, lowest, readings, rising
 from cnnprobe.doctor.causes.updates import own_rule
-from cnnprobe.doctor.harm import NOT_DECISIVE
+from cnnprobe.doctor.harm import DECISIVE, NOT_DECISIVE
 from cnnprobe.doctor.learning_curve import FITTED
+from cnnprobe.doctor.looks.run import uphill_leaves
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.remedies import (
     negate_loss,
@@ -15,12 +16,14 @@ from cnnprobe.doctor.remedies import (
     scale_updates,
     use_cross_entropy,
 )
+from cnnprobe.doctor.remedies_network import train_held
 from cnnprobe.types import Evidence, Remedy
 
 FEWEST_LOST = 3  # NaN steps at the end of a run, from which none is expected to be finite again
 FEWEST_UPDATES = 3  # before the steps can be said to end: gradients may be gathered over many steps
 LATE = "log10 of late over early step"
 MOST_PATIENCE = 1.0  # decades by which a long training excuses small steps
+NEARLY_ALL = 0.9  # share of the parameters
 REFERENCE = replace_optimizer(optax.adam(1e-3))
 ADVICE_REFERENCE = "optimizer = optax.adam(1e-3)"
 
@@ -33,6 +36,8 @@ def _uphill(seen: Observation) -> Evidence | None:
     if seen.names.get("loss of logits") == "negated":
         sentence = "The loss is smaller for wrong answers than for right ones: its sign is turned round."
         return Evidence(sentence, readings(seen, "loss floor", "loss wrong"), 1.0)
+    if _climbs_in_part(seen):
+        return _partly_uphill(seen)
     cosine = fact(seen, "update cosine")
     if not cosine < 0:
         return None
@@ -43,13 +48,39 @@ def _uphill(seen: Observation) -> Evidence | None:
     return Evidence(sentence, readings(seen, "update cosine", "largest loss ratio"), graded(-cosine, 0.0, 0.1))
 
 
+def _climbs_in_part(seen: Observation) -> bool:
+    """Whether some parameters climb, while others descend."""
+    return 0 < fact(seen, "uphill parameter share") < NEARLY_ALL
+
+
+def _partly_uphill(seen: Observation) -> Evidence:
+    """Which ones they are."""
+    share = fact(seen, "uphill parameter share")
+    sentence = (
+        f"{share:.1%} of the parameters ({seen.names.get('uphill', '')}) are moved straight up their own gradient in"
+        " most steps, while the others go down."
+    )
+    return Evidence(sentence, readings(seen, "uphill parameter share", "update cosine"), DECISIVE)
+
+
 def _turn_round(seen: Observation) -> tuple[Remedy, ...]:
-    """The other sign."""
-    return (negate_loss,) if seen.names.get("loss of logits") == "negated" else (scale_updates(-1.0),)
+    """The other sign; for parameters that climb alone, no updates, or those of the user's own rule."""
+    if seen.names.get("loss of logits") == "negated":
+        return (negate_loss,)
+    if not _climbs_in_part(seen) or seen.run is None:
+        return (scale_updates(-1.0),)
+    climbing = tuple(bool(climbs) for climbs in uphill_leaves(seen.run))
+    return train_held(climbing, optax.set_to_zero()), train_held(climbing, own_rule(seen) or optax.adam(1e-3))
 
 
-def _advise_sign(_: Observation) -> Advice:
-    """The other sign."""
+def _advise_sign(seen: Observation) -> Advice:
+    """The other sign, or the masks of the optimizer."""
+    if _climbs_in_part(seen):
+        return Advice(
+            f"Say what is to become of {seen.names.get('uphill', 'these parameters')}: `optax.masked` hands gradients"
+            " outside of its mask through as they are, and they are added.",
+            'optax.multi_transform({"train": optimizer, "freeze": optax.set_to_zero()}, labels)',
+        )
     return Advice(
         "Turn the sign of the update: optax updates are added to the parameters, and the loss is minimised.",
         "params = optax.apply_updates(params, updates)  # updates already hold -learning_rate * gradient",

@@ -10,6 +10,8 @@ from cnnprobe.types import Curve
 SMOOTHING = 5  # steps in a moving average: a single small batch may have a large loss by chance
 TAIL = 0.1  # share of the steps that count as the end
 FLOOR = 1e-30  # of squares, under the logarithm
+STRAIGHT_UP = -0.9  # cosine with the way down; a parameter of one number has 1 or -1, so most steps must agree
+MOST, FEWEST = 0.9, 20  # share of the steps, and steps with an update and a gradient, that tell a direction
 
 
 def _smooth(loss: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " windows"]:
@@ -79,6 +81,7 @@ def look_at_updates(run: Run) -> dict[str, float]:
         "update over gradient": _finite_median(norm_ratio),
         "update cosine": _finite_median(cosine[:5]),
         "frozen parameter share": float(sizes[frozen].sum() / sizes.sum()),
+        "uphill parameter share": float(sizes[uphill_leaves(run)].sum() / sizes.sum()),
         "cut gradient share": float(sizes[cut].sum() / sizes.sum()),
         "number of updates": float(np.sum(update.sum(axis=1) > 0)),
         "last update": float(np.max(np.flatnonzero(update.sum(axis=1) > 0), initial=-1)) + 1.0,
@@ -116,7 +119,15 @@ def frozen_leaves(run: Run) -> Bool[np.ndarray, " leaves"]:
     return np.all(_row(run, "update") == 0, axis=0) | np.all(_row(run, "gradient") == 0, axis=0)
 
 
-def name_frozen(run: Run) -> str:
-    """The parameters that never learnt, by name, three at most."""
-    names = [name for name, still in zip(run.leaf_names, frozen_leaves(run), strict=True) if still]
+def uphill_leaves(run: Run) -> Bool[np.ndarray, " leaves"]:
+    """Which parameters are moved along their own gradient in most steps, nearly straight up."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cosines = _row(run, "descent") / np.sqrt(_row(run, "update") * _row(run, "gradient"))
+    told = [leaf[np.isfinite(leaf)] for leaf in cosines.T]
+    return np.asarray([len(leaf) >= FEWEST and np.quantile(leaf, MOST) < STRAIGHT_UP for leaf in told], bool)
+
+
+def name_leaves(run: Run, chosen: Bool[np.ndarray, " leaves"]) -> str:
+    """The chosen parameters by name, three at most."""
+    names = [name for name, is_chosen in zip(run.leaf_names, chosen, strict=True) if is_chosen]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
