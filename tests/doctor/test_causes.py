@@ -127,6 +127,12 @@ def test_parameters_that_climb_alone_are_named(healthy):
     assert "bank/w" in cause.advice(seen).text
 
 
+def test_statistics_that_parameters_outrun_are_not_blamed(healthy):
+    seen, cause = sick(healthy, "batch-statistics-mismatch"), BY_ID["batch-statistics-mismatch"]
+    assert cause.evidence(seen._replace(facts={**seen.facts, "uphill parameter share": 0.0}))
+    assert cause.evidence(seen._replace(facts={**seen.facts, "uphill parameter share": 0.03})) is None
+
+
 ERASED = {"initial input sensitivity": 0.0, "end input sensitivity": 0.0, "cut gradient share": 0.99}
 ERASED |= {"number of updates": 500.0, "initial dead unit share": float("nan")}
 

@@ -132,7 +132,9 @@ def _stale(seen: Observation) -> Evidence | None:
     gap = fact(seen, "batch minus running statistics accuracy")
     start = max(0.03, highest("batch minus running statistics accuracy"))
     strength = graded(gap, start, start + 0.1)
-    if not strength or _is_still_coming(seen) or _is_too_short(seen):
+    # Parameters that climb grow without end, and no average follows the maps that they make.
+    climbs = fact(seen, "uphill parameter share") > 0
+    if not strength or climbs or _is_still_coming(seen) or _is_too_short(seen):
         return None
     momentum = fact(seen, "statistics momentum")
     why = "are those of other maps" if momentum <= QUICK else "have not arrived"
