@@ -92,6 +92,7 @@ CAUSES = (
             "Northcutt, Jiang & Chuang, Confident learning, JAIR 2021",
             "Rolnick, Veit, Belongie & Shavit, Deep learning is robust to massive label noise, 2017",
         ),
+        is_textbook=True,  # wrong labels cost most once they are learnt by heart, which may be after the trial
         look_alikes=(
             "`labels-unrelated-to-images` leaves neighbours no better than on shuffled labels; noise leaves them less"
             " than clean labels would. Hard images look like noise to simple features, so the reading is decisive only"
