@@ -120,7 +120,7 @@ def test_advice_has_the_users_numbers(cause_id, healthy):
 
 def test_parameters_that_climb_alone_are_named(healthy):
     cause = BY_ID["update-goes-uphill"]
-    facts = {**healthy.facts, "uphill parameter share": 0.03, "update cosine": -0.013}
+    facts = {**healthy.facts, "uphill parameter share": 0.03, "update cosine of the others": 0.3}
     seen = healthy._replace(facts=facts, names={**healthy.names, "uphill": "bank/w"})
     assert cause.evidence(seen).strength == DECISIVE
     assert "bank/w" in cause.evidence(seen).sentence

@@ -23,7 +23,6 @@ FEWEST_LOST = 3  # NaN steps at the end of a run, from which none is expected to
 FEWEST_UPDATES = 3  # before the steps can be said to end: gradients may be gathered over many steps
 LATE = "log10 of late over early step"
 MOST_PATIENCE = 1.0  # decades by which a long training excuses small steps
-NEARLY_ALL = 0.9  # share of the parameters
 REFERENCE = replace_optimizer(optax.adam(1e-3))
 ADVICE_REFERENCE = "optimizer = optax.adam(1e-3)"
 
@@ -50,7 +49,7 @@ def _uphill(seen: Observation) -> Evidence | None:
 
 def _climbs_in_part(seen: Observation) -> bool:
     """Whether some parameters climb, while others descend."""
-    return 0 < fact(seen, "uphill parameter share") < NEARLY_ALL
+    return fact(seen, "uphill parameter share") > 0 and fact(seen, "update cosine of the others") > 0
 
 
 def _partly_uphill(seen: Observation) -> Evidence:

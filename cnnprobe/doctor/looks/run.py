@@ -71,17 +71,17 @@ def look_at_updates(run: Run) -> dict[str, float]:
     update, grad = _row(run, "update"), _row(run, "gradient")
     ratios = _log10_ratios(run)[:, _kernels(run)]
     moving = ratios[np.isfinite(ratios)]
-    frozen, cut = frozen_leaves(run), np.all(grad == 0, axis=0)
+    frozen, cut, climbs = frozen_leaves(run), np.all(grad == 0, axis=0), uphill_leaves(run)
     zeros = _row(run, "zeros").sum(axis=1) / sizes.sum()
     with np.errstate(divide="ignore", invalid="ignore"):
         norm_ratio = np.sqrt(update.sum(axis=1) / grad.sum(axis=1))
-        cosine = _row(run, "descent").sum(axis=1) / np.sqrt(update.sum(axis=1) * grad.sum(axis=1))
     return {
         "log10 of update over parameter": float(np.median(moving)) if moving.size else -np.inf,
         "update over gradient": _finite_median(norm_ratio),
-        "update cosine": _finite_median(cosine[:5]),
+        "update cosine": _finite_median(_cosines(run, np.ones(len(sizes), bool))[:5]),
         "frozen parameter share": float(sizes[frozen].sum() / sizes.sum()),
-        "uphill parameter share": float(sizes[uphill_leaves(run)].sum() / sizes.sum()),
+        "uphill parameter share": float(sizes[climbs].sum() / sizes.sum()),
+        "update cosine of the others": _finite_median(_cosines(run, ~climbs)[:5]),
         "cut gradient share": float(sizes[cut].sum() / sizes.sum()),
         "number of updates": float(np.sum(update.sum(axis=1) > 0)),
         "last update": float(np.max(np.flatnonzero(update.sum(axis=1) > 0), initial=-1)) + 1.0,
@@ -91,6 +91,13 @@ def look_at_updates(run: Run) -> dict[str, float]:
         "last zero gradient share": float(np.mean(_tail(zeros))),
         "parameter growth": float(np.sqrt(_row(run, "param")[-1].sum() / max(_row(run, "param")[0].sum(), FLOOR))),
     }
+
+
+def _cosines(run: Run, chosen: Bool[np.ndarray, " leaves"]) -> Float[np.ndarray, " steps"]:
+    """Cosine of the chosen parameters' updates with the way down, step by step; NaN where one of the two is zero."""
+    update, grad, descent = (_row(run, name)[:, chosen].sum(axis=1) for name in ("update", "gradient", "descent"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return descent / np.sqrt(update * grad)
 
 
 def _late_over_early(updates: Float[np.ndarray, " steps"], grads: Float[np.ndarray, " steps"]) -> float:
