@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable
 
 from cnnprobe.checks import NO_TIME
-from cnnprobe.doctor.causes.record import STAGES
 from cnnprobe.doctor.harm import ENOUGH, LARGE, gain_of
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.progress import solved_from
@@ -22,7 +21,7 @@ def screen(
     tried: list[Tried] = []
     untried: list[str] = []
     for item in sorted(suspects, key=depth):
-        if depth(item) > min((depth(done.suspect) for done in tried if _solves(seen, done)), default=len(STAGES)):
+        if any(depth(done.suspect) < depth(item) and _solves(seen, done) for done in tried):
             break
         if not plan.has_time():
             untried.append(f"the remedy of {item.cause.id}: {NO_TIME}")

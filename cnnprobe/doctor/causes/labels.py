@@ -7,7 +7,7 @@ import numpy as np
 from cnnprobe.doctor.bench import halfway
 from cnnprobe.doctor.causes.generalisation import more_images_help
 from cnnprobe.doctor.causes.pairing import MOVED, dealt_anew_share
-from cnnprobe.doctor.causes.record import Advice, Cause, costs, graded, lowest, readings
+from cnnprobe.doctor.causes.record import Advice, Cause, costs, graded, is_cross_entropy_of_logits, lowest, readings
 from cnnprobe.doctor.harm import DECISIVE, ENOUGH, ERRORS
 from cnnprobe.doctor.learning_curve import FITTED
 from cnnprobe.doctor.looks.numbering import best_numbering
@@ -209,11 +209,8 @@ def _balance(seen: Observation) -> tuple[Remedy, ...]:
 
 
 def _expected_shares(seen: Observation) -> tuple[Remedy, ...]:
-    """A cross-entropy of logits that knows the shares of the training labels.
-
-    It trades common classes for rare ones wherever these overlap, so it is for what is far out of balance alone.
-    """
-    if not (_imbalance(seen) >= DECISIVE and costs(seen, LOST) and _is_cross_entropy_of_logits(seen)):
+    """A cross-entropy of logits that knows the shares of the training labels."""
+    if not _may_expect_shares(seen):
         return ()
     ids, num_classes = training_ids(seen.bench), seen.bench.num_classes
     if ids is None:
@@ -222,15 +219,19 @@ def _expected_shares(seen: Observation) -> tuple[Remedy, ...]:
     return (expect_shares(counts / counts.sum()),)
 
 
-def _is_cross_entropy_of_logits(seen: Observation) -> bool:
-    """Whether the loss is that, of one score for each class, and reads nothing else."""
-    is_plain = seen.names.get("loss of logits") == "cross-entropy" and seen.names.get("outputs") == "logits"
-    return is_plain and fact(seen, "number of outputs") == 1 and fact(seen, "output width") == seen.bench.num_classes
+def _may_expect_shares(seen: Observation) -> bool:
+    """Whether rare classes are lost to labels far out of balance, and one score for each class is all that is read.
+
+    A loss with the shares trades common classes for rare ones wherever these overlap: it is not for a mild imbalance.
+    """
+    is_far = _imbalance(seen) >= DECISIVE and costs(seen, LOST)
+    is_single = fact(seen, "number of outputs") == 1 and is_cross_entropy_of_logits(seen)
+    return is_far and is_single and fact(seen, "output width") == seen.bench.num_classes
 
 
 def _advise_balance(seen: Observation) -> Advice:
     """Shares in the loss where that was tried, or weights; and more draws."""
-    adjusted = bool(_expected_shares(seen))
+    adjusted = _may_expect_shares(seen)
     first = (
         "Add the log of each class's share to the logits, in the loss alone"
         if adjusted

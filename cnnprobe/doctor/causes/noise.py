@@ -3,7 +3,7 @@
 import math
 
 from cnnprobe.doctor.causes.pairing import MOVED, dealt_anew_share
-from cnnprobe.doctor.causes.record import Advice, Cause, graded, highest, readings
+from cnnprobe.doctor.causes.record import Advice, Cause, graded, highest, is_cross_entropy_of_logits, readings
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.remedies_data import drop_suspicious, use_robust_loss
 from cnnprobe.types import Dataset, Evidence, Remedy
@@ -63,8 +63,7 @@ def _remedies(seen: Observation) -> tuple[Remedy, ...]:
     problem, images = seen.bench.problem, seen.bench.train.images
     is_small = isinstance(problem.train, Dataset) and len(problem.train.images) <= MOST_EXAMPLES
     pruned = (drop_suspicious,) if is_small and problem.batches is None and images.ndim == 4 else ()
-    is_plain = seen.names.get("loss of logits") == "cross-entropy" and seen.names.get("outputs") == "logits"
-    return (*pruned, use_robust_loss) if is_plain else pruned
+    return (*pruned, use_robust_loss) if is_cross_entropy_of_logits(seen) else pruned
 
 
 def _advise(seen: Observation) -> Advice:

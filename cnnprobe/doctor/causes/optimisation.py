@@ -5,6 +5,7 @@ import math
 import optax
 
 from cnnprobe.doctor.causes.record import Advice, Cause, graded, graded_log, highest, lowest, readings, rising
+from cnnprobe.doctor.causes.updates import REFERENCE as ADAM
 from cnnprobe.doctor.causes.updates import own_rule
 from cnnprobe.doctor.harm import DECISIVE, NOT_DECISIVE
 from cnnprobe.doctor.learning_curve import FITTED
@@ -23,7 +24,7 @@ FEWEST_LOST = 3  # NaN steps at the end of a run, from which none is expected to
 FEWEST_UPDATES = 3  # before the steps can be said to end: gradients may be gathered over many steps
 LATE = "log10 of late over early step"
 MOST_PATIENCE = 1.0  # decades by which a long training excuses small steps
-REFERENCE = replace_optimizer(optax.adam(1e-3))
+REFERENCE = replace_optimizer(ADAM)
 ADVICE_REFERENCE = "optimizer = optax.adam(1e-3)"
 
 
@@ -69,7 +70,7 @@ def _turn_round(seen: Observation) -> tuple[Remedy, ...]:
     if not _climbs_in_part(seen) or seen.run is None:
         return (scale_updates(-1.0),)
     climbing = tuple(bool(climbs) for climbs in uphill_leaves(seen.run))
-    return train_held(climbing, optax.set_to_zero()), train_held(climbing, own_rule(seen) or optax.adam(1e-3))
+    return train_held(climbing, optax.set_to_zero()), train_held(climbing, own_rule(seen) or ADAM)
 
 
 def _advise_sign(seen: Observation) -> Advice:

@@ -41,6 +41,11 @@ class Cause(NamedTuple):
     look_alikes: str = ""  # which faults end alike, and what tells this one from them; ids of causes in backticks
 
 
+def is_cross_entropy_of_logits(seen: Observation) -> bool:
+    """Whether the loss is that, and is given what it wants."""
+    return seen.names.get("loss of logits") == "cross-entropy" and seen.names.get("outputs") == "logits"
+
+
 def always(_: Observation) -> bool:
     """Harm that lies in what the evidence itself has measured."""
     return True

@@ -78,10 +78,10 @@ def look_at_updates(run: Run) -> dict[str, float]:
     return {
         "log10 of update over parameter": float(np.median(moving)) if moving.size else -np.inf,
         "update over gradient": _finite_median(norm_ratio),
-        "update cosine": _finite_median(_cosines(run, np.ones(len(sizes), bool))[:5]),
+        "update cosine": _median_cosine(run, np.ones_like(climbs)),
         "frozen parameter share": float(sizes[frozen].sum() / sizes.sum()),
         "uphill parameter share": float(sizes[climbs].sum() / sizes.sum()),
-        "update cosine of the others": _finite_median(_cosines(run, ~climbs)[:5]),
+        "update cosine of the others": _median_cosine(run, ~climbs),
         "cut gradient share": float(sizes[cut].sum() / sizes.sum()),
         "number of updates": float(np.sum(update.sum(axis=1) > 0)),
         "last update": float(np.max(np.flatnonzero(update.sum(axis=1) > 0), initial=-1)) + 1.0,
@@ -93,9 +93,14 @@ def look_at_updates(run: Run) -> dict[str, float]:
     }
 
 
-def _cosines(run: Run, chosen: Bool[np.ndarray, " leaves"]) -> Float[np.ndarray, " steps"]:
-    """Cosine of the chosen parameters' updates with the way down, step by step; NaN where one of the two is zero."""
-    update, grad, descent = (_row(run, name)[:, chosen].sum(axis=1) for name in ("update", "gradient", "descent"))
+def _median_cosine(run: Run, chosen: Bool[np.ndarray, " leaves"]) -> float:
+    """Cosine of the chosen parameters' updates with the way down, in the first steps."""
+    rows = (_row(run, name)[:5, chosen].sum(axis=1) for name in ("update", "gradient", "descent"))
+    return _finite_median(_cosines(*rows))
+
+
+def _cosines(update: np.ndarray, grad: np.ndarray, descent: np.ndarray) -> np.ndarray:
+    """Cosines with the way down, of sums over parameters; NaN where nothing moves or no gradient is."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return descent / np.sqrt(update * grad)
 
@@ -128,8 +133,7 @@ def frozen_leaves(run: Run) -> Bool[np.ndarray, " leaves"]:
 
 def uphill_leaves(run: Run) -> Bool[np.ndarray, " leaves"]:
     """Which parameters are moved along their own gradient in most steps, nearly straight up."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cosines = _row(run, "descent") / np.sqrt(_row(run, "update") * _row(run, "gradient"))
+    cosines = _cosines(_row(run, "update"), _row(run, "gradient"), _row(run, "descent"))
     told = [leaf[np.isfinite(leaf)] for leaf in cosines.T]
     return np.asarray([len(leaf) >= FEWEST and np.quantile(leaf, MOST) < STRAIGHT_UP for leaf in told], bool)
 
