@@ -1,4 +1,4 @@
-"""Longer runs: where short ones proved nothing about a network that is far behind, and time is left."""
+"""Longer runs: where short ones proved nothing, more of the training may, and time is left."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -29,19 +29,21 @@ class Longer(NamedTuple):
     plan: Plan
     seen: Observation
     tried: list[Tried]
+    untried: list[str]  # what the clock or an error left out
 
 
 def try_for_longer(plan: Plan, seen: Observation, tried: Sequence[Tried]) -> Longer:
-    """The problem in a longer run and, where it is still far behind, the remedies that something speaks for.
+    """The problem in a longer run, and the remedies that may gain there.
 
-    A run of a few hundred steps may be a small part of the user's whole training, too short for a remedy to gain.
+    A run of a few hundred steps may be a small part of the user's whole training, too short for a remedy to gain. That
+    is worth finding out where the network is far behind, or where a fault costs nothing until late.
     """
-    unchanged = Longer(plan, seen, [])
-    if seen.run is None or not _is_far_behind(seen):
+    unchanged = Longer(plan, seen, [], [])
+    telling = sorted(tried, key=lambda item: -item.suspect.evidence.strength)
+    telling = [item for item in telling if _may_gain(seen, item)][:MOST_SUSPECTS]
+    if seen.run is None or not (telling or _is_far_behind(seen)):
         return unchanged
-    telling = [item for item in tried if item.suspect.evidence.strength >= SUFFICIENT]
-    telling.sort(key=lambda item: -item.suspect.evidence.strength)
-    longer, num = _lengthened(plan, seen, seen.run, min(len(telling), MOST_SUSPECTS))
+    longer, num = _lengthened(plan, seen, seen.run, len(telling))
     if longer is None:
         return unchanged
     plan.tell(f"running the network for {longer.num_steps} steps")
@@ -52,7 +54,13 @@ def try_for_longer(plan: Plan, seen: Observation, tried: Sequence[Tried]) -> Lon
         return unchanged
     longer = longer._replace(controls={0: Scored(fact(seen, "validation accuracy"), run.curve)})
     seen = with_other_seeds(longer, seen)
-    return Longer(longer, seen, _tried_again(longer, seen, telling[:num]) if _is_far_behind(seen) else [])
+    return Longer(longer, seen, *_try_again(longer, seen, [item for item in telling[:num] if _may_gain(seen, item)]))
+
+
+def _may_gain(seen: Observation, item: Tried) -> bool:
+    """Whether a remedy that gained nothing may do so in a longer run."""
+    told = item.suspect.evidence.strength >= SUFFICIENT
+    return item.suspect.cause.harms_late or (told and _is_far_behind(seen))
 
 
 def _is_far_behind(seen: Observation) -> bool:
@@ -63,12 +71,13 @@ def _is_far_behind(seen: Observation) -> bool:
 def _lengthened(plan: Plan, seen: Observation, run: Run, num_suspects: int) -> tuple[Plan | None, int]:
     """Runs as long as the time left allows, up to the user's whole training; and for how many suspects that is.
 
-    With fewer suspects runs may be longer. None where no run could be much longer, or the pace is not known.
+    With fewer suspects runs may be longer, and with none where the network is far behind. None where no run could be
+    much longer, or the pace is not known.
     """
     whole = min(steps_of_training(seen.bench) or LONGEST, LONGEST)
     pace = OVERHEAD * run.step_seconds
     fixed = max(plan.cost_seconds - pace * plan.num_steps, 0.0)  # of a run: compilation and scoring
-    for num in range(num_suspects, -1, -1):
+    for num in range(num_suspects, -1 if _is_far_behind(seen) else 0, -1):
         seconds = USED * (plan.deadline - time.monotonic()) / (1 + num + (PROOF if num else 0))
         affordable = (seconds - fixed) / pace if pace > 0 else 0.0
         num_steps = int(min(whole, affordable))
@@ -95,8 +104,8 @@ def _or_raise(_: str, measure: Callable[[], T], otherwise: T) -> T:
     return measure()
 
 
-def _tried_again(longer: Plan, seen: Observation, items: Sequence[Tried]) -> list[Tried]:
-    """Each remedy in a longer run; none where no time is left for a fresh pair, without which there is no proof."""
+def _try_again(longer: Plan, seen: Observation, items: Sequence[Tried]) -> tuple[list[Tried], list[str]]:
+    """Each remedy in a longer run, as `screen`; none counts where no time is left for a fresh pair: its proof."""
     attempts = {item.suspect.cause.id: item.attempt for item in items}
 
     def attempt(item: Suspect) -> Attempt:
@@ -104,5 +113,5 @@ def _tried_again(longer: Plan, seen: Observation, items: Sequence[Tried]) -> lis
         known = attempts[item.cause.id]
         return known._replace(scored=run_twin(longer, known.problem, 0))
 
-    again, _ = screen(longer, seen, [item.suspect for item in items], attempt)
-    return again if longer.has_time(runs=2) else []
+    again, untried = screen(longer, seen, [item.suspect for item in items], attempt)
+    return again if longer.has_time(runs=2) else [], [f"{what} (in a longer run)" for what in untried]

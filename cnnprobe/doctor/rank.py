@@ -101,7 +101,8 @@ def weigh(plan: Plan, seen: Observation, suspects: tuple[Suspect, ...]) -> Weigh
     causes, failed = proved(plan, seen, tried)
     trials = _trials(plan, tried) | failed
     if not causes:
-        plan, seen, again = try_for_longer(plan, seen, tried)
+        plan, seen, again, skipped = try_for_longer(plan, seen, tried)
+        untried += skipped
         causes, failed = proved(plan, seen, again)
         trials |= _trials(plan, again) | failed
     findings = _add_unproved(seen, suspects, tried, causes, trials)

@@ -84,13 +84,13 @@ def lost_with(plan, lost):
     return lost._replace(bench=plan.bench)
 
 
-def suspect(cause_id, stage, needed, *, strength=1.0):
+def suspect(cause_id, stage, needed, *, strength=1.0, harms_late=False):
     def remedy(problem):
         return problem._replace(batch_size=needed)
 
     record = Cause(
         cause_id, cause_id, stage, lambda seen: None, lambda seen: (remedy,), lambda seen: Advice(""), "why", ()
-    )
+    )._replace(harms_late=harms_late)
     return Suspect(record, Evidence("seen", (), strength), (remedy,))
 
 
@@ -143,7 +143,7 @@ def test_the_rest_of_a_short_training_is_run_too(tiny_bench, lost, ran, monkeypa
 def test_without_time_or_a_known_pace_nothing_is_run(seconds, pace, tiny_bench, lost, ran):
     plan = plan_of(tiny_bench, own=NEVER, seconds=seconds)
     seen = lost_with(plan, lost)._replace(run=SHORT._replace(step_seconds=pace))
-    assert try_for_longer(plan, seen, tried_of(plan, suspect("order", "data", 1500))) == (plan, seen, [])
+    assert try_for_longer(plan, seen, tried_of(plan, suspect("order", "data", 1500))) == (plan, seen, [], [])
     assert not ran
 
 
@@ -165,7 +165,31 @@ def test_a_network_that_learns_in_a_longer_run_is_not_blamed(tiny_bench, lost, r
 def test_one_that_had_learnt_is_not_run_again(tiny_bench, lost, ran):
     plan = plan_of(tiny_bench, own=NEVER, seconds=80)
     fine = lost._replace(facts={**lost.facts, "validation accuracy": 0.8}, bench=plan.bench)
-    assert try_for_longer(plan, fine, tried_of(plan, suspect("order", "data", 500))) == (plan, fine, [])
+    assert try_for_longer(plan, fine, tried_of(plan, suspect("order", "data", 500))) == (plan, fine, [], [])
+
+
+@pytest.mark.parametrize("harms_late", [False, True])
+def test_a_fault_whose_harm_comes_late_is_proved_in_longer_runs(harms_late, tiny_bench, lost, ran):
+    plan = plan_of(tiny_bench, own=NEVER, seconds=80)  # as of labels learnt by heart: in longer runs little is left
+    fine = lost._replace(facts={**lost.facts, "validation accuracy": 0.8}, bench=plan.bench)
+    weak = suspect("order", "data", 900, strength=0.3, harms_late=harms_late)
+    assert found_by(plan, fine, weak) == ([("order", "cause")] if harms_late else [])
+
+
+def test_a_fault_that_costs_nothing_late_either_is_none(tiny_bench, lost, ran):
+    plan = plan_of(tiny_bench, own=100, seconds=80)
+    fine = lost._replace(facts={**lost.facts, "validation accuracy": 0.9}, bench=plan.bench)
+    items = tried_of(plan, suspect("order", "data", 900, strength=0.3, harms_late=True))
+    found = try_for_longer(plan, fine, items)
+    assert [(item.suspect.cause.id, item.gain) for item in found.tried] == [("order", 0.0)]
+    assert found_by(plan, fine, items[0].suspect) == []
+
+
+def test_without_time_for_its_proof_a_fault_of_late_harm_is_not_run_again(tiny_bench, lost, ran):
+    plan = plan_of(tiny_bench, own=100, seconds=4.5)
+    fine = lost._replace(facts={**lost.facts, "validation accuracy": 0.9}, bench=plan.bench)
+    items = tried_of(plan, suspect("order", "data", 900, strength=0.3, harms_late=True))
+    assert try_for_longer(plan, fine, items) == (plan, fine, [], [])
 
 
 @pytest.mark.parametrize(("needed", "again"), [(900, ["order"]), (NEVER, ["order", "step"])])
@@ -183,6 +207,17 @@ def test_what_the_longest_runs_leave_no_time_to_prove_is_not_held_for_proved(tin
     assert try_for_longer(plan, lost_with(plan, lost), tried_of(plan, suspect("order", "data", 900))).tried == []
 
 
+def test_what_a_longer_run_leaves_out_is_listed(tiny_bench, lost, ran, monkeypatch):
+    def stop(plan, problem, seed):
+        raise OSError("the disk is gone")
+
+    plan = plan_of(tiny_bench, own=NEVER, seconds=80)
+    monkeypatch.setattr(longer, "run_twin", stop)
+    found = weigh(plan, lost_with(plan, lost), [suspect("order", "data", 900)])
+    assert len(found.untried) == 1
+    assert "order: OSError('the disk is gone') (in a longer run)" in found.untried[0]
+
+
 def test_weak_evidence_gets_no_longer_run(tiny_bench, lost, ran):
     plan = plan_of(tiny_bench, own=NEVER, seconds=80)
     items = tried_of(plan, suspect("order", "data", 500, strength=0.4))
@@ -196,7 +231,7 @@ def test_a_longer_run_that_fails_leaves_all_as_it_was(tiny_bench, lost, ran, mon
     plan = plan_of(tiny_bench, own=NEVER, seconds=80)
     monkeypatch.setattr(longer, "settled_run", stop)
     seen = lost_with(plan, lost)
-    assert try_for_longer(plan, seen, ()) == (plan, seen, [])
+    assert try_for_longer(plan, seen, ()) == (plan, seen, [], [])
 
 
 def test_a_control_that_fails_once_proves_no_remedy(tiny_bench, monkeypatch):

@@ -238,8 +238,9 @@ def _advise_balance(seen: Observation) -> Advice:
         else "Weigh the loss of rare classes by the inverse of their share"
     )
     return Advice(
-        f"{first}, or draw rare classes more often, and judge by balanced accuracy. Where neither helps, rare classes"
-        " have too few images to learn them from: collect more of those.",
+        f"{first}, or draw rare classes more often, and judge by balanced accuracy. Frequent classes pay for it: where"
+        " new images have the same shares and each of them counts alike, leave the loss as it is. Where nothing helps,"
+        " rare classes have too few images to learn them from: collect more of those.",
         "counts = 1 + np.bincount(class_ids, minlength=num_classes); "
         + (
             "loss = cross_entropy(logits + jnp.log(counts / counts.sum()), class_ids)"

@@ -37,6 +37,7 @@ class Cause(NamedTuple):
     shows_harm: Callable[[Observation], bool] | None = None  # where the run may, though the remedy was run in vain
     stands_alone: bool = False  # what no fault of another stage explains
     is_textbook: bool = False  # worth a warning where its remedy was run in vain, though the evidence is not decisive
+    harms_late: bool = False  # what it costs may come after the short runs: its remedy is run for longer, too
     explains: tuple[str, ...] = ()  # ids of causes that are but its results, where its own remedy gains as well
     look_alikes: str = ""  # which faults end alike, and what tells this one from them; ids of causes in backticks
 
