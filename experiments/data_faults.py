@@ -8,7 +8,7 @@ from jaxtyping import Array
 from cnnprobe.data.sampling import num_examples, take, to_dataset
 from cnnprobe.models.plain import conv, init_conv, init_dense
 from cnnprobe.types import Dataset, Images, Key, Model, Params, Problem, Remedy, State
-from experiments.planting import average_pool, count_classes, keep, relabel, valid_of, with_loader
+from experiments.planting import average_pool, count_classes, feed, keep, relabel, valid_of, with_loader
 
 
 def reshuffled_labels(problem: Problem) -> Problem:
@@ -91,6 +91,29 @@ def spatial_collapse(problem: Problem) -> Problem:
     return problem._replace(model=Model(init, apply))
 
 
+def valid_upside_down(problem: Problem) -> Problem:
+    """Validation images that were read from the last row to the first."""
+    prepare = problem.preprocess_valid or problem.preprocess or (lambda images: images)
+    return problem._replace(preprocess_valid=lambda images: np.asarray(prepare(images))[:, ::-1])
+
+
+def bytes_wrapped(problem: Problem) -> Problem:
+    """Bytes from which the middle is taken before they are made numbers with a sign: what is darker wraps around."""
+    return feed(problem, lambda images: ((255 * images).astype(np.uint8) - np.uint8(128)).astype(np.float32) / 255)
+
+
+def augmented_inside(problem: Problem) -> Problem:
+    """A model that adds noise in the units of bytes to its images in training, which are between 0 and 1."""
+    init, apply = problem.model
+
+    def noisy(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
+        """The model behind its augmentation."""
+        noise = 25 * jax.random.normal(jax.random.fold_in(key, 1), jnp.shape(images))
+        return apply(params, state, images + noise if train else images, key=key, train=train)
+
+    return problem._replace(model=Model(init, noisy))
+
+
 DATA_FAULTS: tuple[Remedy, ...] = (
     reshuffled_labels,
     mispairing_loader,
@@ -101,4 +124,7 @@ DATA_FAULTS: tuple[Remedy, ...] = (
     destroying_augmentation,
     wrong_metric,
     spatial_collapse,
+    valid_upside_down,
+    bytes_wrapped,
+    augmented_inside,
 )

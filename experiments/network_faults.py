@@ -1,5 +1,6 @@
 """Faults of the network, its loss and its optimizer, beside those of `faults`; each is a function of the problem."""
 
+import math
 from typing import Any
 
 import jax
@@ -9,9 +10,10 @@ import optax
 from jaxtyping import Array, Float
 
 from cnnprobe.models.networks import small_cnn
-from cnnprobe.models.plain import dropout
+from cnnprobe.models.plain import dropout, init_dense
+from cnnprobe.trees import leaf_name, per_layer
 from cnnprobe.types import Images, Key, Labels, Model, Params, Problem, Remedy, State
-from experiments.planting import count_classes
+from experiments.planting import count_classes, map_outputs
 
 # --- loss ---
 
@@ -62,7 +64,94 @@ def optimizer_state_lost(problem: Problem) -> Problem:
     return problem._replace(optimizer=optax.GradientTransformation(adam.init, update))
 
 
+def growing_weights(problem: Problem) -> Problem:
+    """Weight decay that is added behind the turn of the sign, so that it makes the parameters grow."""
+    return problem._replace(optimizer=optax.chain(problem.optimizer, optax.add_decayed_weights(0.02)))
+
+
 # --- model ---
+
+
+def trunk_in_state(problem: Problem) -> Problem:
+    """All kernels but the head's held in the state, as a framework's frozen layers are, and never trained before."""
+    (init, apply), num_classes = problem.model, count_classes(problem)
+
+    def is_held(leaf: Array) -> bool:
+        """Whether a parameter is one of those kernels."""
+        return leaf.ndim > 1 and leaf.shape[-1] != num_classes
+
+    def divided(key: Key, images: Images) -> tuple[Params, State]:
+        """The head and all vectors as parameters, the rest in the state."""
+        params, state = init(key, images)
+        params = per_layer(jnp.asarray, params)
+        held = {name: leaf for name, leaf in params.items() if is_held(leaf)}
+        return {name: leaf for name, leaf in params.items() if name not in held}, (held, state)
+
+    def joined(params: Params, states: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
+        """The model with both."""
+        held, state = states
+        known = {**params, **held}
+        shapes = jax.eval_shape(init, key, images)[0]
+        whole = jax.tree_util.tree_map_with_path(lambda path, _: known[leaf_name(path)], shapes)
+        outputs, state = apply(whole, state, images, key=key, train=train)
+        return outputs, (held, state)
+
+    return problem._replace(model=Model(divided, joined))
+
+
+def loud_init(problem: Problem) -> Problem:
+    """Kernels that start at ten times their size."""
+    init, apply = problem.model
+
+    def loud(key: Key, images: Images) -> tuple[Params, State]:
+        """The larger parameters."""
+        params, state = init(key, images)
+        return jax.tree.map(lambda leaf: leaf * 10 if leaf.ndim > 1 else leaf, params), state
+
+    return problem._replace(model=Model(loud, apply))
+
+
+def sigmoid_tower(problem: Problem) -> Problem:
+    """Six dense layers, each of which ends in a sigmoid."""
+    num_classes = count_classes(problem)
+
+    def init(key: Key, images: Images) -> tuple[Params, State]:
+        """The layers and a head."""
+        widths = [math.prod(images.shape[1:]), *(64,) * 6, num_classes]
+        keys = jax.random.split(key, len(widths) - 1)
+        layers = [init_dense(*sizes) for sizes in zip(keys, widths[:-1], widths[1:], strict=True)]
+        return {f"dense{i}": layer for i, layer in enumerate(layers)}, {}
+
+    def apply(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
+        """Logits of each image."""
+        del key, train
+        x = jnp.asarray(images).reshape(len(images), -1)
+        for i in range(6):
+            x = jax.nn.sigmoid(x @ params[f"dense{i}"]["kernel"] + params[f"dense{i}"]["bias"])
+        return x @ params["dense6"]["kernel"] + params["dense6"]["bias"], state
+
+    return problem._replace(model=Model(init, apply))
+
+
+def class_without_unit(problem: Problem) -> Problem:
+    """A model that has no score for the last class."""
+    return map_outputs(problem, lambda outputs: outputs[..., :-1])
+
+
+def norm_of_zeros(problem: Problem) -> Problem:
+    """A penalty on the length of each parameter, which has no gradient where a bias starts at zero."""
+    (init, apply), loss = problem.model, problem.loss
+
+    def penalised(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Any, State]:
+        """Logits, and the sum of the lengths."""
+        outputs, state = apply(params, state, images, key=key, train=train)
+        return (outputs, sum(map(jnp.linalg.norm, map(jnp.ravel, jax.tree.leaves(params))))), state
+
+    return problem._replace(
+        model=Model(init, penalised),
+        loss=lambda outputs, labels: loss(outputs[0], labels) + 1e-4 * outputs[1],
+        predict=lambda outputs: jnp.argmax(outputs[0], axis=-1),
+    )
 
 
 def biases_below_zero(problem: Problem) -> Problem:
@@ -133,6 +222,12 @@ NETWORK_FAULTS: tuple[Remedy, ...] = (
     labels_broadcast,
     squared_error,
     optimizer_state_lost,
+    growing_weights,
+    trunk_in_state,
+    loud_init,
+    sigmoid_tower,
+    class_without_unit,
+    norm_of_zeros,
     biases_below_zero,
     images_mixed,
     dropout_on_logits,

@@ -4,12 +4,15 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from cnnprobe.compiling import quick_jit
 from cnnprobe.models.caching import cached
 from cnnprobe.probes.predictions import balanced_accuracy, class_counts, input_sensitivity
+from cnnprobe.tracing.surgery import first_layer_inputs
 from cnnprobe.training.predict import NOT_TRACEABLE
-from cnnprobe.types import Images, Key, Model, Params, State
+from cnnprobe.types import AnyArray, Images, Key, Model, Params, State
 
 balanced_accuracy = quick_jit(balanced_accuracy, static_argnums=2)
 class_counts = quick_jit(class_counts, static_argnums=1)
@@ -36,3 +39,36 @@ def with_compiled_init(model: Model) -> Model:
 def compiled_state_update(model: Model) -> Callable[[Params, State, Images, Key], State]:
     """`(params, state, images, key) -> state` in training mode."""
     return jax.jit(lambda params, state, images, key: model.apply(params, state, images, key=key, train=True)[1])
+
+
+@cached
+def compiled_first_inputs(model: Model) -> Callable[[Params, State, Images, Key], Float[Array, "..."]]:
+    """`(params, state, images, key) -> images` as the model hands them to its first layer in training mode."""
+
+    def feed(params: Params, state: State, images: Images, key: Key) -> Float[Array, "..."]:
+        """Nothing behind the first layer is computed."""
+        return first_layer_inputs(lambda p: model.apply(p, state, images, key=key, train=True)[0])(params)
+
+    return quick_jit(feed)
+
+
+@cached
+def compiled_kept_shares(model: Model) -> Callable[[Params, State, Images, Key], State]:
+    """`(params, state, images, key) -> shares`: of each real number in the state, what one training pass keeps of it.
+
+    The new state is an average of the old one and the batch, so two old states that are 1 apart give two new ones that
+    are the momentum apart: 1 for what never moves, mean over the entries of a leaf; NaN for what holds no real numbers.
+    """
+
+    def shares(params: Params, state: State, images: Images, key: Key) -> State:
+        """One number for each leaf."""
+        shifted = jax.tree.map(lambda x: x + 1 if is_real(x) else x, state)
+        low, high = (model.apply(params, old, images, key=key, train=True)[1] for old in (state, shifted))
+        return jax.tree.map(lambda a, b: jnp.mean(b - a) if is_real(a) else jnp.nan, low, high)
+
+    return jax.jit(shares)
+
+
+def is_real(x: AnyArray) -> bool:
+    """Whether an array holds real numbers."""
+    return bool(jnp.issubdtype(jnp.result_type(x), jnp.floating))

@@ -9,7 +9,7 @@ import numpy as np
 
 from cnnprobe.checks import NO_TIME, check_time
 from cnnprobe.doctor.bench import Bench, main_output
-from cnnprobe.doctor.looks.augmentation import look_at_augmentation
+from cnnprobe.doctor.looks.augmentation import look_at_augmentation, look_inside
 from cnnprobe.doctor.looks.balance import look_at_balance
 from cnnprobe.doctor.looks.collapse import look_at_collapse
 from cnnprobe.doctor.looks.data import look_at_images, look_at_labels, look_at_order, look_at_pairing
@@ -35,6 +35,7 @@ from cnnprobe.doctor.looks.penalty import look_at_penalty
 from cnnprobe.doctor.looks.run import frozen_leaves, look_at_loss_curve, look_at_updates, name_leaves, uphill_leaves
 from cnnprobe.doctor.looks.splits import look_at_leak, look_at_splits
 from cnnprobe.doctor.looks.structure import look_at_structure
+from cnnprobe.doctor.looks.transfer import look_across_splits
 from cnnprobe.doctor.observation import Observation, error_text
 from cnnprobe.doctor.run import (
     Run,
@@ -51,7 +52,7 @@ from cnnprobe.training.step import check_loss
 from cnnprobe.types import GraphRow, LayerRow, Outputs
 
 ARRIVED = 0.05  # share of the first statistics that is left when they are held to have arrived
-MOST_PASSES = 400
+SETTLING, MOST_PASSES = 1000, 50  # images and batches that tell where running statistics end
 LONG = ("the training step", "the look at the layers", "the look at the two modes")
 
 T = TypeVar("T")
@@ -168,6 +169,7 @@ def _before(
         reach = attempt("the reach of a label", lambda: label_reach(bench, units, names["outputs"]), math.nan)
         facts["label reach"] = reach
     facts |= attempt("the look at the first layer", lambda: look_at_first_layer(bench, weights), {})
+    facts |= attempt("the look at the augmentation inside", lambda: look_inside(bench, weights, facts), {})
     facts |= attempt("the look across examples", lambda: look_across_examples(bench, weights), {})
     facts |= attempt("the look at the penalty", lambda: look_at_penalty(bench, weights, outputs), {})
     return outputs, blind, loss, graph
@@ -190,12 +192,14 @@ def traced_name(by_range: str, ending: str | None) -> str:
 
 
 def settling_passes(bench: Bench, run: Run, momentum: float) -> int:
-    """Training-mode passes that running statistics still need after a run, if the user's own training makes them."""
+    """Batches that tell where running statistics will end, if the run is but a part of the user's own training.
+
+    0 where that is too short for them to arrive: it ends with statistics that are behind.
+    """
     whole, made = steps_of_training(bench), len(run.curve.loss)
-    if not 0 < momentum < 1 or momentum**made < ARRIVED:
+    if not 0 < momentum < 1 or (whole is not None and whole <= max(made, math.log(ARRIVED) / math.log(momentum))):
         return 0
-    needed = math.ceil(math.log(ARRIVED) / math.log(momentum))
-    return 0 if whole is not None and whole < needed else min(needed - made, MOST_PASSES)
+    return min(math.ceil(SETTLING / bench.problem.batch_size), MOST_PASSES)
 
 
 def numbers_of(record: object) -> dict[str, float]:
@@ -250,8 +254,10 @@ def _after(
     }
     facts |= attempt("the look at the two modes", lambda: look_at_modes(bench, run, **dropped), {})
     answered, called = look_at_answers(bench, run, attempt)
-    facts |= answered
-    names |= called
+    gap = answered.get("generalisation gap", math.nan)
+    crossed, way = attempt("the look across the splits", lambda: look_across_splits(bench, gap), ({}, {}))
+    facts |= answered | crossed
+    names |= called | way
     return run, rows
 
 

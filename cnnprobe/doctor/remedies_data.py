@@ -42,9 +42,24 @@ def map_images(fn: Callable[[Images], Images]) -> Remedy:
     return remedy
 
 
+def read_valid_otherwise(fn: Callable[[Images], Images]) -> Remedy:
+    """Applies `fn` to the validation images alone, behind what they are prepared with."""
+    return lambda problem: problem._replace(preprocess_valid=_then(problem.preprocess_valid or problem.preprocess, fn))
+
+
 def standardise_inputs(mean: float, std: float) -> Remedy:
     """Brings the inputs to mean 0 and standard deviation 1."""
     return map_images(lambda images: ((np.asarray(images, np.float32) - mean) / std).astype(np.float32))
+
+
+def prepare_anew(mean: float, std: float) -> Remedy:
+    """Standardises the stored images, in the place of the user's own `preprocess` for either split."""
+
+    def prepare(images: Images) -> np.ndarray:
+        """Mean 0 and standard deviation 1."""
+        return ((np.asarray(images, np.float32) - mean) / std).astype(np.float32)
+
+    return lambda problem: problem._replace(preprocess=prepare, preprocess_valid=None)
 
 
 def keep_examples(kept: Int[np.ndarray, " kept"]) -> Remedy:

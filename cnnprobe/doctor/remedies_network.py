@@ -21,7 +21,15 @@ from cnnprobe.doctor.remedies import (
     use_batch_statistics,
     use_cross_entropy,
 )
-from cnnprobe.tracing.surgery import drop_output_activation, insert_activation, replace_activation, set_dropout_rate
+from cnnprobe.tracing.surgery import (
+    drop_output_activation,
+    feed_first_layer,
+    first_layer_inputs,
+    insert_activation,
+    replace_activation,
+    set_dropout_rate,
+)
+from cnnprobe.trees import leaf_name, per_layer
 from cnnprobe.types import Images, Key, Labels, Model, Outputs, Params, Problem, Remedy, State
 
 MOMENTUM = 0.9  # of the gradient descent that carries its state, where the user's own is not known
@@ -116,6 +124,64 @@ def lift_biases(problem: Problem) -> Problem:
         return jax.tree.map(lambda leaf: jnp.maximum(leaf, 0) if leaf.ndim < 2 else leaf, params), state
 
     return problem._replace(model=Model(lifted, problem.model.apply))
+
+
+def feed_as_evaluated(problem: Problem) -> Problem:
+    """Feeds the first layer in training what it is fed in evaluation; everything behind it stays as it is."""
+    apply = problem.model.apply
+
+    def plain(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Outputs, State]:
+        """The user's model without what it does to its images in training alone."""
+
+        def run(params: Params, train: bool) -> tuple[Outputs, State]:
+            """The model in one mode."""
+            return apply(params, state, images, key=key, train=train)
+
+        if not train:
+            return run(params, train)
+        fed = first_layer_inputs(lambda params: run(params, False)[0])(params)
+        return feed_first_layer(lambda params: run(params, True), fed)(params)
+
+    return problem._replace(model=Model(problem.model.init, plain))
+
+
+def train_stored(names: Sequence[str], optimizer: optax.GradientTransformation) -> Remedy:
+    """Makes parameters of these leaves of the state, which `optimizer` trains; the others keep their own."""
+
+    def remedy(problem: Problem) -> Problem:
+        """The problem with this one thing changed."""
+        model, own = problem.model, optax.with_extra_args_support(problem.optimizer)
+
+        def init(key: Key, images: Images) -> tuple[Params, State]:
+            """The user's parameters, and those that were held."""
+            params, state = model.init(key, images)
+            held = {name: leaf for name, leaf in per_layer(lambda leaf: leaf, state).items() if name in names}
+            return {"own": params, "held": held}, state
+
+        def apply(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Outputs, State]:
+            """The user's model, its state as it was but for those leaves."""
+
+            def trained(path: tuple, leaf: Array) -> Array:
+                """A leaf of the state, or the parameter in its place."""
+                return params["held"].get(leaf_name(path), leaf)
+
+            placed = jax.tree_util.tree_map_with_path(trained, state)
+            return model.apply(params["own"], placed, images, key=key, train=train)
+
+        def start(params: Params) -> tuple[Any, Any]:
+            """The states of both optimizers."""
+            return own.init(params["own"]), optimizer.init(params["held"])
+
+        def update(grads: Params, states: Any, params: Params | None = None, **extra: Any) -> tuple[Params, Any]:
+            """Each part from the optimizer that trains it."""
+            mine, first = own.update(grads["own"], states[0], None if params is None else params["own"], **extra)
+            others, second = optimizer.update(grads["held"], states[1])
+            return {"own": mine, "held": others}, (first, second)
+
+        trainer = optax.GradientTransformationExtraArgs(start, update)
+        return problem._replace(model=Model(init, apply), optimizer=trainer)
+
+    return remedy
 
 
 # --- dropout ---------------------------------------------------------------------------------------------------------

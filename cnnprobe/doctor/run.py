@@ -7,13 +7,20 @@ from itertools import islice
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from cnnprobe.checks import check_time
 from cnnprobe.data.batching import endless_batches
 from cnnprobe.doctor.bench import Bench, decide, main_output
-from cnnprobe.doctor.compiled import balanced_accuracy, compiled_state_update, with_compiled_init
+from cnnprobe.doctor.compiled import (
+    balanced_accuracy,
+    compiled_kept_shares,
+    compiled_state_update,
+    is_real,
+    with_compiled_init,
+)
 from cnnprobe.training.evaluate import collect_outputs
 from cnnprobe.training.parallel import local_copy, share_batch, spread_state
 from cnnprobe.training.pipeline import prepare
@@ -221,18 +228,30 @@ def predicted(problem: Problem, bench: Bench, outputs: Outputs) -> np.ndarray:
 def settle(
     problem: Problem, weights: tuple[Params, State], num_steps: int, *, deadline: float = math.inf
 ) -> tuple[Params, State]:
-    """Lets running statistics arrive: training-mode passes over `num_steps` more batches, parameters held.
+    """Lets running statistics arrive where parameters held as they are would bring them: the mean over batches.
 
-    A probed run may be cut short before statistics of a slow average have come in, as in the user's own training they
-    will.
+    A probed run may be cut short while its weights still move, and statistics of a slow average are then those of
+    earlier weights; they catch up when the weights come to rest in the end. An average that keeps the share m of its
+    old value and is moved from s to s' by a batch would end at `(s' - m s) / (1 - m)`, were all batches like that one.
 
     Raises:
       TimeoutError: the deadline came first.
     """
     params, state = weights
-    move = compiled_state_update(problem.model)
+    moved: list[State] = []
     for index, batch in enumerate(prepared_stream(problem, num_steps)):
-        state = move(params, state, batch.images, jax.random.key(index))
-        jax.block_until_ready(state)
+        arguments = (params, state, batch.images, jax.random.key(index))
+        moved.append(compiled_state_update(problem.model)(*arguments))
+        jax.block_until_ready(moved)
         check_time(deadline)
-    return params, state
+    if not moved:
+        return weights
+    kept = compiled_kept_shares(problem.model)(*arguments)
+    return params, jax.tree.map(_where_it_ends, jax.device_get(kept), state, *moved)
+
+
+def _where_it_ends(kept: Array, old: Array, *new: Array) -> Array:
+    """The mean limit of an average that each batch moves alone; what is no average ends as the last one leaves it."""
+    if not (is_real(old) and 0 < kept < 1):
+        return new[-1]
+    return (jnp.mean(jnp.stack(new), axis=0) - kept * old) / (1 - kept)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnnprobe.checks import check_callable
+from cnnprobe.tracing import compat
 from cnnprobe.tracing.activations import derives
 from cnnprobe.tracing.calls import Call, trace_call
 from cnnprobe.tracing.dropouts import Dropout, find_dropouts
@@ -206,6 +207,45 @@ def first_layer_inputs(fn: Callable, *, params_argnum: int = 0) -> Callable[...,
     return first_inputs
 
 
+def feed_first_layer(fn: Callable, fed: Float[Array, "..."], *, params_argnum: int = 0) -> Callable:
+    """`fn` with `fed` in place of what its first layer is applied to, and with it all layers that read the same.
+
+    Raises:
+      ValueError: on the call, if `fn` has no layer, if the first one is inside a loop or a branch, or if `fed` has
+        another shape than what it is applied to.
+    """
+
+    def edits(structure: Structure) -> Edits:
+        """What to change in one program."""
+        source = _source(_reachable(structure.layers[:1], "start with"))
+        readers = [layer for layer in structure.layers if _source(layer) == source and not layer.is_repeated]
+        return {layer.op.outputs[0]: _run_on(layer, fed) for layer in readers}
+
+    return edit_layers(fn, edits, params_argnum)
+
+
+def _source(layer: Layer) -> Operand:
+    """What a layer's operation is applied to."""
+    return layer.op.inputs[1 - layer.kernel]
+
+
+def _run_on(layer: Layer, fed: Array) -> Edit:
+    """Runs a layer's operation again on something else of the same shape."""
+
+    def apply(value: Array, read: Reader, _slot: None) -> tuple[Array, None]:
+        """The value to go on with."""
+        operands = [read(ref) for ref in layer.op.inputs]
+        own = operands[1 - layer.kernel]
+        if own.shape != fed.shape:
+            raise ValueError(
+                f"fed must have the shape of what the first layer is applied to, {own.shape}, got {fed.shape}."
+            )
+        operands[1 - layer.kernel] = fed.astype(own.dtype)
+        return compat.bind(layer.op, operands)[0].astype(value.dtype), None
+
+    return Edit(apply)
+
+
 def _reachable(layers: Sequence[Layer], where: str) -> Layer:
     """The one layer that was asked for; raises `ValueError` where there is none outside loops and branches."""
     if not layers or layers[0].is_repeated:
@@ -249,8 +289,7 @@ def _replace_by(source: Operand, fn: Callable[[Array], Array] = lambda x: x) -> 
 
 def _read_input(layer: Layer) -> tuple[int, Edit]:
     """Reads what a layer's operation is applied to."""
-    source = layer.op.inputs[1 - layer.kernel]
-    return layer.op.outputs[0], Edit(lambda value, read, _slot: (value, read(source)))
+    return layer.op.outputs[0], Edit(lambda value, read, _slot: (value, read(_source(layer))))
 
 
 def _parts(program: Program) -> list[Program]:

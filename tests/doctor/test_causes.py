@@ -133,7 +133,7 @@ def test_statistics_that_parameters_outrun_are_not_blamed(healthy):
     assert cause.evidence(seen._replace(facts={**seen.facts, "uphill parameter share": 0.03})) is None
 
 
-ERASED = {"initial input sensitivity": 0.0, "end input sensitivity": 0.0, "cut gradient share": 0.99}
+ERASED = {"initial input sensitivity": 0.0, "end input sensitivity": 0.0, "output min": -1.0, "output max": 1.0}
 ERASED |= {"number of updates": 500.0, "initial dead unit share": float("nan")}
 
 
@@ -142,7 +142,8 @@ ERASED |= {"number of updates": 500.0, "initial dead unit share": float("nan")}
     [
         ({}, True),
         ({"initial dead unit share": 1.0}, False),
-        ({"cut gradient share": 0.0}, False),  # gradients flow: the head starts at zero
+        ({"initial input sensitivity": 0.9}, False),  # it learnt to say the same of all
+        ({"initial input sensitivity": 0.9, "output min": -1e-9, "output max": 1e-8}, True),  # of rounding errors
         ({"end input sensitivity": 0.3}, False),
         ({"last unit likeness": 1.0}, False),
     ],
@@ -159,6 +160,38 @@ def test_a_signal_that_is_erased_behind_a_layer_is_said_to_be_lost_there(changed
     assert not is_named or (
         "conv4" in found.sentence and "conv4" in cause.advice(seen).text and not cause.remedies(seen)
     )
+
+
+@pytest.mark.parametrize(("reached", "is_named"), [(0.0, True), (1e-7, True), (0.3, False)])
+def test_where_gradients_reach_the_layers_a_head_that_starts_at_zero_erases_nothing(reached, is_named, healthy):
+    layers = (
+        SIGMOID._replace(name="conv4", activation="", gradient_rms=reached),
+        SIGMOID._replace(name="head", activation="", gradient_rms=1.0),
+    )
+    seen = healthy._replace(facts={**healthy.facts, "last unit likeness": 0.2, **ERASED}, layers=layers)
+    assert (BY_ID["vanishing-signal"].evidence(seen) is not None) == is_named
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "is_named"),
+    [(1.0, 1.0, True), (1.0, 0.986, True), (1.0, 0.5, False), (0.5, 1.0, False)],  # a head of zeros parts its units
+)
+def test_units_that_start_as_copies_and_hardly_part_are_named(first, last, is_named, healthy):
+    facts = {**healthy.facts, "initial unit likeness": first, "last unit likeness": last}
+    found = BY_ID["symmetric-init"].evidence(healthy._replace(facts=facts))
+    assert (found is not None) == is_named
+    assert not is_named or ("copies" in found.sentence) == (last == 1.0)
+
+
+def test_a_decay_of_the_wrong_sign_is_said_to_be_one(healthy):
+    cause = BY_ID["weight-decay-too-strong"]
+    grows = {"decay a step": -0.02, "number of updates": 300.0, "parameter growth": 400.0}
+    seen = healthy._replace(facts={**healthy.facts, **grows})
+    found = cause.evidence(seen)
+    assert found.strength == 1.0
+    assert "wrong sign" in found.sentence
+    assert "Turn the sign" in cause.advice(seen).text
+    assert [remedy.__name__ for remedy in cause.remedies(seen)] == ["remove_decay"]
 
 
 def rescaled(healthy, *, given, inside):

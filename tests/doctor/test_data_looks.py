@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from cnnprobe.data.augment import compose, mixup_batches, random_flip, random_shift
 from cnnprobe.doctor.bench import make_bench
-from cnnprobe.doctor.looks.augmentation import look_at_augmentation
+from cnnprobe.doctor.causes import CAUSES
+from cnnprobe.doctor.looks.augmentation import look_at_augmentation, look_inside
 from cnnprobe.doctor.looks.balance import look_at_balance, lost_to, rare_classes
 from cnnprobe.doctor.looks.data import look_at_pairing
 from cnnprobe.doctor.looks.maps import look_at_maps
@@ -18,15 +19,17 @@ from cnnprobe.doctor.looks.metric import look_at_metric
 from cnnprobe.doctor.looks.numbering import best_numbering, look_at_numbering
 from cnnprobe.doctor.looks.passes import look_at_passes
 from cnnprobe.doctor.looks.splits import leaked, look_at_splits, occurs_in, unfairly_missing
+from cnnprobe.doctor.looks.transfer import look_across_splits, ways
 from cnnprobe.doctor.remedies_data import renumber_valid
 from cnnprobe.doctor.run import predicted, train_run, valid_outputs
 from cnnprobe.models.networks import residual_cnn, small_cnn
-from cnnprobe.types import Dataset, Problem
+from cnnprobe.types import Dataset, Model, Problem
 from experiments.data_faults import spatial_collapse
 from experiments.faults import plant
 from experiments.problems import cross_entropy
 
 KEY = jax.random.key(0)
+BY_ID = {cause.id: cause for cause in CAUSES}
 RNG = np.random.default_rng(0)
 LABELS = np.arange(200) % 2
 IMAGES = (RNG.random((200, 8, 8, 1)) + np.where(LABELS[:, None, None, None], 1.0, 0.0) * np.eye(8)[..., None]).astype(
@@ -325,3 +328,153 @@ def test_answers_beyond_the_classes_number_none():
     bench = make_bench(problem())
     wide = np.eye(5)[np.full(len(bench.valid.ids), 4)]  # five scores, none of which is one of the two classes
     assert look_at_numbering(bench, wide) == ({}, {})
+
+
+# --- across the splits
+
+
+STRIPES = (np.arange(8) % 4 < 2).astype(np.float32)
+
+
+def coloured(num, *, seed=0):
+    """Red and blue stripes, each down or across: four classes that no swap of colours leaves as they are."""
+    rng = np.random.default_rng(seed)
+    ids = np.arange(num) % 4
+    shape = np.where((ids % 2 == 0)[:, None, None], STRIPES[None, :, None], STRIPES[None, None, :]) * np.ones(
+        (num, 8, 8)
+    )
+    images = 0.3 * rng.random((num, 8, 8, 3))
+    images[np.arange(num), :, :, np.where(ids < 2, 0, 2)] += shape
+    images[..., 1] += np.linspace(0, 1, 8)[None, :, None]  # brighter below
+    return images.astype(np.float32), ids
+
+
+def across(change, *, gap=0.5):
+    (images, ids), (others, other_ids) = coloured(300), coloured(200, seed=1)
+    bench = make_bench(problem(train=Dataset(images, ids), valid=Dataset(change(others), other_ids), num_classes=4))
+    return bench, *look_across_splits(bench, gap)
+
+
+@pytest.mark.parametrize(
+    ("change", "way"),
+    [
+        (lambda images: images[..., ::-1], "with their channels in reverse order"),
+        (lambda images: images.swapaxes(1, 2), "with rows and columns exchanged"),
+    ],
+)
+def test_the_way_in_which_validation_images_are_read_otherwise_is_found_and_undone(change, way, healthy):
+    bench, facts, names = across(change)
+    assert names["validation images redone"] == way
+    assert (
+        facts["accuracy of features across the splits"] < 0.7 < facts["accuracy of features across the splits, redone"]
+    )
+    seen = healthy._replace(bench=bench, facts={**healthy.facts, **facts}, names={**healthy.names, **names})
+    cause = BY_ID["train-valid-mismatch"]
+    assert way in cause.evidence(seen).sentence
+    assert way in cause.advice(seen).text
+    (remedy,) = cause.remedies(seen)
+    mended = make_bench(remedy(bench.problem)).valid.images
+    np.testing.assert_allclose(mended, ways(bench)[way](bench.valid.images), rtol=1e-6)
+
+
+def test_each_way_to_read_images_undoes_itself():
+    images, ids = coloured(40)
+    for way in ways(make_bench(problem(train=Dataset(images, ids), num_classes=4))).values():
+        assert not np.allclose(way(images), images)
+        np.testing.assert_allclose(way(way(images)), images, atol=1e-6)
+
+
+def test_splits_that_are_read_alike_are_not_suspected(healthy):
+    bench, facts, names = across(lambda images: images)
+    assert facts["accuracy of features across the splits"] > 0.9
+    seen = healthy._replace(bench=bench, facts={**healthy.facts, **facts}, names={**healthy.names, **names})
+    assert BY_ID["train-valid-mismatch"].evidence(seen) is None
+
+
+def test_without_a_gap_nothing_is_looked_at():
+    assert across(lambda images: images, gap=0.05)[1:] == ({}, {})
+
+
+def test_classes_that_training_lacks_are_no_matter_of_reading():
+    images, ids = coloured(300)
+    others, other_ids = coloured(200, seed=1)
+    kept = ids < 3
+    of = problem(train=Dataset(images[kept], ids[kept]), valid=Dataset(others, other_ids), num_classes=4)
+    assert look_across_splits(make_bench(of), 0.5)[0]["accuracy of features across the splits"] > 0.9
+
+
+# --- preparation
+
+
+def test_a_preparation_that_robs_images_of_their_labels_is_named_and_replaced(healthy):
+    raw = (255 * np.clip(IMAGES / 2, 0, 1)).astype(np.uint8)
+    noise = np.random.default_rng(5)
+
+    def spoil(images):
+        return noise.random(images.shape, np.float32)
+
+    many = np.concatenate([raw, raw, raw])
+    spoilt = problem(train=Dataset(many, np.tile(LABELS, 3)), preprocess=spoil)
+    bench = make_bench(spoilt)
+    facts = look_at_pairing(bench)
+    assert facts["stored random features z"] > 10 > 4 > facts["random features z"]
+    seen = healthy._replace(bench=bench, facts={**healthy.facts, "validation accuracy": 0.5, **facts})
+    assert BY_ID["labels-unrelated-to-images"].evidence(seen) is None
+    cause = BY_ID["inputs-blank-or-corrupt"]
+    assert "`preprocess`" in cause.evidence(seen).sentence
+    assert "wrap around" in cause.advice(seen).text
+    (remedy,) = cause.remedies(seen)
+    fed = make_bench(remedy(spoilt)).train.images
+    assert abs(fed.mean()) < 0.1
+    assert abs(fed.std() - 1) < 0.1
+
+
+def test_a_sound_preparation_is_not_read_twice():
+    assert "stored random features z" not in look_at_pairing(make_bench(problem(preprocess=lambda images: images * 2)))
+
+
+# --- augmentation inside
+
+
+def inside(change):
+    """A model that changes its images by `change(key, images)` in training mode, in front of its first layer."""
+    plain = small_cnn(2)
+
+    def apply(params, state, images, *, key, train):
+        fed = change(key, images) if train else images
+        return plain.apply(params, state, fed / 2 - 0.5, key=key, train=train)
+
+    return Model(plain.init, apply)
+
+
+def read_inside(model):
+    of = problem(train=Dataset(np.tile(IMAGES, (3, 1, 1, 1)), np.tile(LABELS, 3)))._replace(model=model)
+    bench = make_bench(of)
+    return bench, look_inside(bench, weights(of), look_at_pairing(bench))
+
+
+def test_augmentation_inside_the_model_that_destroys_is_seen_and_taken_out(healthy):
+    model = inside(lambda key, images: 0.01 * images + jax.random.uniform(key, images.shape))
+    bench, facts = read_inside(model)
+    assert facts["augmented signal share"] < 0.15
+    seen = healthy._replace(bench=bench, facts={**healthy.facts, **facts, "training batch accuracy": 0.5})
+    cause = BY_ID["augmentation-destroys-signal"]
+    assert "standard deviation" not in cause.evidence(seen).sentence
+    assert "random layers" in cause.advice(seen).text
+    (remedy,) = cause.remedies(seen)
+    mended, given = remedy(bench.problem).model, weights(bench.problem)
+    outputs = [of.apply(*given, IMAGES, key=KEY, train=train)[0] for of, train in ((mended, True), (model, False))]
+    np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-6)
+
+
+def test_augmentation_inside_that_keeps_the_signal_is_not_suspected(healthy):
+    model = inside(lambda key, images: images + 0.05 * jax.random.normal(key, images.shape))
+    bench, facts = read_inside(model)
+    assert facts["augmented signal share"] > 0.8
+    seen = healthy._replace(bench=bench, facts={**healthy.facts, **facts})
+    assert BY_ID["augmentation-destroys-signal"].evidence(seen) is None
+
+
+@pytest.mark.parametrize("model", [small_cnn(2), inside(lambda key, images: images[::-1])])
+def test_a_model_without_chance_in_front_augments_nothing(model):
+    assert read_inside(model)[1] == {}

@@ -172,6 +172,7 @@ def test_lost_state_is_seen_and_carried_with_the_users_step_size(tiny_bench, sho
     [
         (optax.adamw(1e-3, weight_decay=100.0), 0.1),
         (optax.chain(optax.add_decayed_weights(0.5), optax.sgd(0.1)), 0.05),
+        (optax.chain(optax.adam(1e-3), optax.add_decayed_weights(0.02)), -0.02),  # behind the turn of the sign
         (optax.adam(1e-3), 0.0),
     ],
 )

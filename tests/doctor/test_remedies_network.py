@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,11 @@ import optax
 import pytest
 
 from cnnprobe.doctor import remedies_network as remedies
+from cnnprobe.doctor.bench import make_bench
+from cnnprobe.doctor.causes import CAUSES
+from cnnprobe.doctor.causes.updates import AS_DRAWN
+from cnnprobe.doctor.looks.run import look_at_updates, spectral_edge, stored_kernels
+from cnnprobe.doctor.run import train_run
 from cnnprobe.models.networks import small_cnn
 from cnnprobe.types import Model
 from experiments.faults import plant
@@ -94,3 +101,66 @@ def test_own_statistics_are_the_same_in_both_modes_and_in_any_batch(problem):
     trained, evaluated = (apply_once(own, weights, images, train=train) for train in (True, False))
     np.testing.assert_allclose(trained, evaluated, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(apply_once(own, weights, images[:3]), evaluated[:3], rtol=1e-4, atol=1e-5)
+
+
+def holding(problem):
+    """The problem with its first kernel in the state, as a frozen layer holds it."""
+    model = problem.model
+
+    def init(key, images):
+        params, state = model.init(key, images)
+        name = next(name for name, part in params.items() if np.ndim(part["kernel"]) == 4)
+        rest = {**params, name: {**params[name], "kernel": None}}
+        return rest, {"own": state, "held": {name: params[name]["kernel"]}}
+
+    def apply(params, state, images, *, key, train):
+        whole = {name: {**part, "kernel": state["held"].get(name, part["kernel"])} for name, part in params.items()}
+        outputs, moved = model.apply(whole, state["own"], images, key=key, train=train)
+        return outputs, {**state, "own": moved}
+
+    return problem._replace(model=Model(init, apply))
+
+
+def test_held_kernels_are_found_and_trained(problem):
+    frozen = holding(problem)._replace(batch_size=10)
+    run = train_run(frozen, make_bench(frozen), num_steps=5, seconds=60.0, deadline=math.inf)
+    ((name, kernel),) = stored_kernels(run).items()
+    facts = look_at_updates(run)
+    assert facts["share of weights in the state"] == kernel.size / (kernel.size + sum(run.leaf_sizes))
+    assert facts["spectral edge of held weights"] == pytest.approx(spectral_edge(kernel))
+    freed = remedies.train_stored((name,), optax.sgd(0.1))(frozen)
+    images = problem.train.images
+    before, after = ((of.model, of.model.init(KEY, images)) for of in (frozen, freed))
+    np.testing.assert_allclose(apply_once(*before, images), apply_once(*after, images), rtol=1e-6)
+    moved = train_run(freed, make_bench(freed), num_steps=5, seconds=60.0, deadline=math.inf)
+    (first,), (last,) = ([*weights[0]["held"].values()] for weights in (moved.first, moved.last))
+    assert np.max(np.abs(first - last)) > 0
+
+
+@pytest.mark.parametrize("draw", ["lecun_normal", "he_uniform", "glorot_uniform", "truncated_normal"])
+@pytest.mark.parametrize("shape", [(3, 3, 3, 16), (3, 3, 16, 32), (5, 5, 24, 48), (512, 64), (64, 512)])
+def test_random_kernels_keep_below_the_edge_and_trained_ones_do_not(draw, shape):
+    drawn = getattr(jax.nn.initializers, draw)
+    kernel = np.asarray((drawn() if draw != "truncated_normal" else drawn(0.05))(KEY, shape))
+    assert 0.8 < spectral_edge(kernel) < AS_DRAWN
+    rows, units = kernel.reshape(-1, shape[-1]).shape
+    direction = np.outer(np.sin(np.arange(rows)), np.cos(np.arange(units))).reshape(shape)
+    assert spectral_edge(kernel + 2 * kernel.std() * direction) > 1.4
+    assert spectral_edge(0 * kernel) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("edge", "reached", "is_named"), [(1.0, 0.8, True), (1.6, 0.8, False), (1.6, 0.1, True), (1.0, 0.1, True)]
+)
+def test_held_weights_that_were_trained_before_are_meant_to_be_held(edge, reached, is_named, problem, healthy):
+    run = train_run(holding(problem), make_bench(problem), num_steps=2, seconds=60.0, deadline=math.inf)
+    facts = {"share of weights in the state": 0.5, "spectral edge of held weights": edge}
+    facts |= {"validation accuracy": reached, "random features accuracy": 0.8}
+    seen = healthy._replace(run=run, facts={**healthy.facts, **facts})
+    cause = {each.id: each for each in CAUSES}["parameters-not-updated"]
+    found = cause.evidence(seen)
+    assert (found is not None) == is_named
+    if found is not None:
+        assert ("day they were drawn" in found.sentence) == (edge == 1.0)
+        assert "load weights" in cause.advice(seen).text
+        assert len(cause.remedies(seen)) == 1

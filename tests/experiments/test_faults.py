@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.faults import FAULTS, plant
+from cnnprobe.doctor.causes import CAUSES
+from experiments.faults import EXPECTED, FAULTS, plant
 from experiments.problems import build_problem
 
 
@@ -39,7 +40,7 @@ def inputs(problem):
 def test_every_faulty_problem_still_runs(name, problem):
     loss, outputs, *_ = first_step(plant(problem, name))
     assert loss.shape == ()
-    assert outputs.shape[-1] == 10
+    assert jax.tree.leaves(outputs)[0].shape[-1] == (9 if name == "class_without_unit" else 10)
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -55,7 +56,7 @@ def test_no_fault_leaves_the_problem_as_it_is(problem):
 
 
 def test_an_unknown_fault_lists_the_known_ones(problem):
-    with pytest.raises(ValueError, match=r"fault must be one of biases_below_zero, .*wrong_metric, got 'typo'"):
+    with pytest.raises(ValueError, match=r"fault must be one of augmented_inside, .*wrong_metric, got 'typo'"):
         plant(problem, "typo")
 
 
@@ -161,3 +162,51 @@ def test_class_numbers_of_validation_alone_differ(problem):
 def test_split_by_class_shares_no_class(problem):
     planted = plant(problem, "split_by_class")
     assert not set(planted.train.labels) & set(planted.valid.labels)
+
+
+def test_every_cause_is_planted():
+    assert {cause.id for cause in CAUSES} == set(EXPECTED.values())
+
+
+def test_darker_bytes_wrap_around(problem):
+    images = (255 * inputs(problem)).astype(np.uint8).astype(float)
+    fed = inputs(plant(problem, "bytes_wrapped")) * 255
+    np.testing.assert_allclose(fed, np.where(images >= 128, images - 128, images + 128))
+
+
+def test_validation_alone_is_read_upside_down(problem):
+    planted, images = plant(problem, "valid_upside_down"), problem.valid.images
+    np.testing.assert_array_equal(planted.preprocess_valid(images), problem.preprocess(images)[:, ::-1])
+    np.testing.assert_array_equal(inputs(planted), inputs(problem))
+
+
+def test_a_model_augments_inside_in_training_alone(problem):
+    images, key = inputs(problem)[:8], jax.random.key(0)
+    models = problem.model, plant(problem, "augmented_inside").model
+    given = problem.model.init(key, images)
+    one, other = (model.apply(*given, images, key=key, train=False)[0] for model in models)
+    np.testing.assert_array_equal(one, other)
+    one, other = (model.apply(*given, images, key=key, train=True)[0] for model in models)
+    assert np.max(np.abs(one - other)) > 1
+
+
+def test_without_gradients_weights_grow(problem):
+    optimizer, ones = plant(problem, "growing_weights").optimizer, {"kernel": jnp.ones(3)}
+    updates, _ = optimizer.update({"kernel": jnp.zeros(3)}, optimizer.init(ones), ones)
+    np.testing.assert_allclose(updates["kernel"], 0.02, rtol=1e-6)
+
+
+def test_a_trunk_in_the_state_gives_the_same_outputs(problem):
+    images, key = inputs(problem)[:8], jax.random.key(0)
+    models = problem.model, plant(problem, "trunk_in_state").model
+    (params, _), (kept, (held, _)) = (model.init(key, images) for model in models)
+    assert {leaf.shape[-1] for leaf in kept.values() if leaf.ndim > 1} == {10}
+    assert len(kept) + len(held) == len(jax.tree.leaves(params))
+    one, other = (model.apply(*model.init(key, images), images, key=key, train=False)[0] for model in models)
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_penalty_on_lengths_has_no_gradient_at_zero(problem):
+    loss, _, grads, _ = first_step(plant(problem, "norm_of_zeros"))
+    assert np.isfinite(loss)
+    assert any(not np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))

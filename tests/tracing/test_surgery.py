@@ -9,6 +9,7 @@ from flax import nnx
 
 from cnnprobe.tracing.surgery import (
     drop_output_activation,
+    feed_first_layer,
     first_layer_inputs,
     insert_activation,
     keep_gradients,
@@ -325,6 +326,19 @@ def test_an_activation_is_inserted_behind_named_layers_alone():
 def test_first_layer_inputs_are_the_images_as_the_model_prepares_them(variant):
     fed = variant(first_layer_inputs(lambda w, x: jax.nn.relu((x / 255 - 0.5) @ w) @ w))
     np.testing.assert_allclose(fed(jnp.eye(50), X), X / 255 - 0.5, rtol=1e-5)
+
+
+def test_the_first_layer_is_fed_something_else_and_with_it_what_reads_the_same(variant):
+    def net(params, x):
+        fed = x / 255 - 0.5
+        return fed @ params["first"] + jnp.tanh(fed @ params["second"]) @ params["last"] + jnp.mean(fed)
+
+    params = {name: jax.random.normal(jax.random.fold_in(KEY, i), (50, 50)) for i, name in enumerate(NET_KERNELS)}
+    fed = jnp.cos(X)
+    expected = fed @ params["first"] + jnp.tanh(fed @ params["second"]) @ params["last"] + jnp.mean(X / 255 - 0.5)
+    np.testing.assert_allclose(variant(feed_first_layer(net, fed))(params, X), expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="fed must have the shape of what the first layer is applied to"):
+        feed_first_layer(net, fed[:1])(params, X)
 
 
 def test_no_first_layer():

@@ -10,6 +10,7 @@ from cnnprobe.doctor.causes.loss import is_over_axes
 from cnnprobe.doctor.causes.record import Advice, Cause, graded_log, highest, lowest, readings, rising
 from cnnprobe.doctor.harm import DECISIVE
 from cnnprobe.doctor.observation import Observation, fact
+from cnnprobe.doctor.progress import has_learnt
 from cnnprobe.doctor.remedies import redraw_everything, redraw_parameters, use_relu
 from cnnprobe.doctor.remedies_network import (
     each_image_alone,
@@ -21,6 +22,8 @@ from cnnprobe.doctor.remedies_network import (
 )
 from cnnprobe.types import Evidence, Problem, Remedy
 
+STILL_ALIKE = 0.9  # cosine of two units that started as copies: what they read behind them tells them apart slowly
+FADED = 1e-4  # of the largest gradient, or of the outputs: what is left of none
 ERASED = 1e-6  # share of the outputs that depends on the image: what rounding leaves of nothing
 UPSTREAM = 0.5  # strength from which another cause is held to have killed the units
 
@@ -28,12 +31,14 @@ UPSTREAM = 0.5  # strength from which another cause is held to have killed the u
 def _symmetric(seen: Observation) -> Evidence | None:
     """Units of one hidden layer that start as copies of each other and stay so."""
     first, last = fact(seen, "initial unit likeness"), fact(seen, "last unit likeness")
-    strength = rising(min(first, last), max(0.99, highest("initial unit likeness")), 0.9999)
+    copied = rising(first, max(0.99, highest("initial unit likeness")), 0.9999)
+    strength = min(copied, rising(last, max(STILL_ALIKE, highest("last unit likeness")), 0.99))
     if not strength:
         return None
+    stay = "stay copies" if last > 0.9999 else f"hardly part (the cosine of two of them ends at {last:.2g})"
     sentence = (
         f"All units of {seen.names.get('symmetric layer', 'a hidden layer')} start with the same weights, so they get"
-        " the same gradient and stay copies."
+        f" the same gradient and {stay}."
     )
     return Evidence(sentence, readings(seen, "initial unit likeness", "last unit likeness"), strength)
 
@@ -62,15 +67,33 @@ def _loud(seen: Observation) -> Evidence | None:
 
 def _is_erased(seen: Observation) -> bool:
     """Whether nothing of the images reaches the outputs, and no gradient the layers, though these are alive."""
-    felt = max(fact(seen, "initial input sensitivity"), fact(seen, "end input sensitivity"))
-    is_dead = fact(seen, "initial dead unit share") > 0.5 or fact(seen, "last unit likeness") > 0.99
-    is_cut = fact(seen, "cut gradient share") > 0 and fact(seen, "number of updates") > 0
-    return felt <= ERASED and is_cut and not is_dead and bool(_before_the_gap(seen))
+    dead = max(fact(seen, "initial dead unit share"), fact(seen, "dead unit share"))
+    is_dead = dead > 0.5 or fact(seen, "last unit likeness") > 0.99
+    is_moved = fact(seen, "number of updates") > 0
+    return _starts_deaf(seen) and _is_deaf(seen) and is_moved and not is_dead and bool(_before_the_gap(seen))
+
+
+def _is_deaf(seen: Observation) -> bool:
+    """Whether the trained network says the same of every image."""
+    return fact(seen, "end input sensitivity") <= ERASED
+
+
+def _says_nothing(seen: Observation) -> bool:
+    """Whether the trained network is no better than a guess and says the same of every image, or nearly so."""
+    return fact(seen, "end input sensitivity") <= FADED and not has_learnt(seen)
+
+
+def _starts_deaf(seen: Observation) -> bool:
+    """Whether the untrained network does, or says nothing but rounding errors."""
+    largest = max(abs(fact(seen, "output min")), abs(fact(seen, "output max")))
+    return fact(seen, "initial input sensitivity") <= ERASED or largest <= ERASED
 
 
 def _before_the_gap(seen: Observation) -> str:
-    """The last layer that tells images apart and that no gradient reaches; empty without any."""
-    return next((r.name for r in reversed(seen.layers) if r.gradient_rms == 0 and r.activation_std > 0), "")
+    """The last layer that tells images apart and that no gradient reaches but for rounding; empty without any."""
+    most = max((row.gradient_rms for row in seen.layers), default=0.0)
+    unreached = [row for row in seen.layers if row.gradient_rms <= FADED * most and row.activation_std > 0]
+    return unreached[-1].name if unreached else ""
 
 
 def _erased(seen: Observation) -> Evidence:
@@ -85,8 +108,11 @@ def _erased(seen: Observation) -> Evidence:
 
 def _vanishing(seen: Observation) -> Evidence | None:
     """Outputs that hardly depend on the images, before the run and after it, though units are alive and differ."""
-    if _is_erased(seen):
-        return _erased(seen)
+    return _flattened(seen) or (_erased(seen) if _is_erased(seen) else None)
+
+
+def _flattened(seen: Observation) -> Evidence | None:
+    """By bounded activations."""
     first, last = fact(seen, "initial input sensitivity"), fact(seen, "end input sensitivity")
     start = lowest("initial input sensitivity", factor=0.1)
     strength = graded_log(max(first, last), start, start / 100)
@@ -119,7 +145,7 @@ def _unsquash(seen: Observation) -> tuple[Remedy, ...]:
 
 def _advise_relu(seen: Observation) -> Advice:
     """ReLU; what erases the signal is the user's to find."""
-    if _is_erased(seen):
+    if _is_erased(seen) and not _flattened(seen):
         where = _before_the_gap(seen)
         return Advice(
             f"Look at what stands behind {where}: a normalisation over a single place or unit gives zero for every"
@@ -262,6 +288,7 @@ CAUSES = (
         "A sigmoid has a slope of a quarter at most, so a layer passes on less than a quarter of what differs between "
         "images, and of the gradient on its way back.",
         ("Glorot & Bengio, Understanding the difficulty of training deep feedforward neural networks, AISTATS 2010",),
+        shows_harm=_says_nothing,
         look_alikes=(
             "`dead-units` cut the signal off with exact zeros; here no unit is off, and what differs between images"
             " shrinks from layer to layer. With `updates-too-small` the untrained network still tells images apart."

@@ -5,6 +5,7 @@ from cnnprobe.doctor.looks.passes import PAIRED_Z, UNSURE_Z
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.progress import is_behind
 from cnnprobe.doctor.remedies_data import drop_augmentation, train_as_stored
+from cnnprobe.doctor.remedies_network import feed_as_evaluated
 from cnnprobe.types import Evidence, Remedy
 
 LITTLE = 0.35  # of the signal: flips, shifts, crops and noise that help leave more of it
@@ -16,11 +17,16 @@ LEARNT_SHARE = 0.8  # of what features reach on clean images; a network that doe
 
 def _destroyed(seen: Observation) -> Evidence | None:
     """Labels that can be told from the images as they are, and not from what augmentation makes of them."""
-    return _by_loader(seen) if seen.bench.problem.batches else _by_augment(seen)
+    return _by_loader(seen) if seen.bench.problem.batches and not _is_inside(seen) else _by_augment(seen)
+
+
+def _is_inside(seen: Observation) -> bool:
+    """Whether the model augments its images itself."""
+    return fact(seen, "augments inside") > 0
 
 
 def _by_augment(seen: Observation) -> Evidence | None:
-    """The user's `augment`.
+    """The user's `augment`, or the model's own layers.
 
     What leaves some of the signal may slow a network down and still help it in the end, so that it is suspected only
     where the network stays far behind for much of its training.
@@ -34,10 +40,13 @@ def _by_augment(seen: Observation) -> Evidence | None:
     after = fact(seen, "accuracy of features on augmented images")
     sentence = (
         f"Simple features tell {before:.0%} of the labels from the images as they are and {after:.0%} from augmented"
-        f" ones, whose standard deviation is {fact(seen, 'augmented std ratio'):.3g} times theirs."
+        " ones"
     )
-    names = ("augmented signal share", "augmented std ratio", "augmented mean shift", "training batch accuracy")
-    return Evidence(sentence, readings(seen, *names), strength)
+    # A model that augments may scale its images too.
+    moments = () if _is_inside(seen) else ("augmented std ratio", "augmented mean shift")
+    scale = f", whose standard deviation is {fact(seen, 'augmented std ratio'):.3g} times theirs" if moments else ""
+    names = ("augmented signal share", *moments, "training batch accuracy")
+    return Evidence(f"{sentence}{scale}.", readings(seen, *names), strength)
 
 
 def _stays_behind(seen: Observation) -> bool:
@@ -68,11 +77,15 @@ def _by_loader(seen: Observation) -> Evidence | None:
 
 def _remedies(seen: Observation) -> tuple[Remedy, ...]:
     """The same images, not augmented."""
+    if _is_inside(seen):
+        return (feed_as_evaluated,)
     return (train_as_stored,) if seen.bench.problem.batches else (drop_augmentation,)
 
 
 def _advise(seen: Observation) -> Advice:
     """Where to look."""
+    if _is_inside(seen):
+        return _advise_inside(seen)
     if seen.bench.problem.batches:
         text = "Look at twenty images beside their labels as the loader yields them; leave its augmentation out."
         return Advice(text, "images, labels = next(iter(loader)); print(images.mean(), images.std(), labels)")
@@ -83,6 +96,16 @@ def _advise(seen: Observation) -> Advice:
         " to 1."
     )
     return Advice(text, "problem._replace(augment=None)")
+
+
+def _advise_inside(seen: Observation) -> Advice:
+    """Layers of the model."""
+    text = (
+        f"The random layers in front of the model leave {max(fact(seen, 'augmented signal share'), 0):.0%} of what the"
+        " images say of their labels: a flip makes left of right, a rotation one arrow of another. Take them out, then"
+        " bring back those that leave every image in its class."
+    )
+    return Advice(text, "model = keras.Sequential([...])  # without RandomFlip, RandomRotation, ...")
 
 
 CAUSES = (

@@ -5,16 +5,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnnprobe.data.sampling import num_examples
+from cnnprobe.data.sampling import num_examples, sample
 from cnnprobe.doctor.bands import healthy_band
-from cnnprobe.doctor.causes.record import TINY, Advice, Cause, graded_log, highest, lowest, readings, rising
+from cnnprobe.doctor.causes.record import TINY, Advice, Cause, graded, graded_log, highest, lowest, readings, rising
+from cnnprobe.doctor.looks.passes import PAIRED_Z, UNSURE_Z
+from cnnprobe.doctor.looks.run import FEW_STORED, STORED
+from cnnprobe.doctor.looks.transfer import ways
 from cnnprobe.doctor.observation import Observation, fact
-from cnnprobe.doctor.remedies_data import keep_examples, standardise_inputs
+from cnnprobe.doctor.remedies_data import keep_examples, prepare_anew, read_valid_otherwise, standardise_inputs
 from cnnprobe.types import Dataset, Evidence, Problem, Reading, Remedy
 
 SCALE_MARGIN = 4.0  # times the healthy band's edge: between the widest healthy inputs and raw bytes lie two decades
 REPEATED = 0.9  # share of repeats that no oversampling of rare classes reaches
 SAME_SCALE = 0.25  # between the images and what the first layer is fed; zeros that a model pads with change it a little
+CROSSED_Z = 5.0  # standard errors that five ways to read images do not exceed by chance
+REGAINED = 0.5  # of what is lost across the splits, that a way to read validation images must bring back
+PLACES = ("within training", "across the splits", "across the splits, redone")
+FEW = 256  # images whose mean and standard deviation stand for all
 FEWEST_LEFT = 10  # sound images a class, below which nothing is left to train on
 
 
@@ -31,7 +38,12 @@ def _scale(seen: Observation) -> Scale:
 
 
 def _scale_inside(seen: Observation) -> Scale:
-    """Of what the first layer is fed, behind what the model does to its images; of the images where it leaves them."""
+    """Of what the first layer is fed, behind what the model does to its images; of the images where it leaves them.
+
+    Not known where the first layers are held: what the first parameters are applied to are features then.
+    """
+    if fact(seen, STORED) > FEW_STORED:
+        return Scale(math.nan, math.nan)
     inside = Scale(fact(seen, "first layer input mean"), fact(seen, "first layer input standard deviation"))
     return inside if _is_rescaled(seen) else _scale(seen)
 
@@ -147,6 +159,36 @@ def _drop_broken(seen: Observation) -> tuple[Remedy, ...]:
     return (keep_examples(kept),)
 
 
+def _corrupt(seen: Observation) -> Evidence | None:
+    """Images that `preprocess` robs of what they carry, or that carry nothing."""
+    return _spoilt(seen) or _blank(seen)
+
+
+def _spoilt(seen: Observation) -> Evidence | None:
+    """Labels that the images tell as they are stored, and not as `preprocess` leaves them."""
+    own, stored = (
+        max(fact(seen, f"{of}pixel neighbours z"), fact(seen, f"{of}random features z")) for of in ("", "stored ")
+    )
+    problem = seen.bench.problem
+    if problem.batches is not None or problem.preprocess is None or not stored > UNSURE_Z:
+        return None
+    strength = graded(own, PAIRED_Z + 1, 2.0)
+    if not strength:
+        return None
+    sentence = (
+        f"Features find the labels of the stored images {stored:.0f} standard deviations better than chance, and those"
+        f" of what `preprocess` makes of them {own:.1f}."
+    )
+    names = ("pixel neighbours z", "random features z", "stored pixel neighbours z", "stored random features z")
+    return Evidence(sentence, readings(seen, *names), strength)
+
+
+def _as_stored(seen: Observation) -> tuple[Remedy, ...]:
+    """The stored images, brought to mean 0 and standard deviation 1 in the place of what spoils them."""
+    stored = np.asarray(sample(seen.bench.problem.train, FEW, seed=0).images, np.float32)
+    return (prepare_anew(float(stored.mean()), float(stored.std())),) if stored.std() > 0 else ()
+
+
 def _blank(seen: Observation) -> Evidence | None:
     """Images that carry nothing: not finite, of one colour, or all the same."""
     broken = {
@@ -167,8 +209,16 @@ def _blank(seen: Observation) -> Evidence | None:
     return Evidence(sentence, readings(seen, *names), max(strengths[worst], 0.9 if worst == "are not finite" else 0.0))
 
 
+# --- validation -----------------------------------------------------------------------------------------------------
+
+
 def _mismatched(seen: Observation) -> Evidence | None:
-    """Validation images of another scale than the training images."""
+    """Validation images that are prepared otherwise than the training images."""
+    return _scaled_otherwise(seen) or _read_otherwise(seen)
+
+
+def _scaled_otherwise(seen: Observation) -> Evidence | None:
+    """Another scale."""
     ratio, shift = fact(seen, "validation input std ratio"), fact(seen, "validation input mean shift")
     strength = max(
         graded_log(max(ratio, 1 / max(ratio, TINY)), 1.5, 3.0),
@@ -183,21 +233,62 @@ def _mismatched(seen: Observation) -> Evidence | None:
     return Evidence(sentence, readings(seen, "validation input std ratio", "validation input mean shift"), strength)
 
 
+def _read_otherwise(seen: Observation) -> Evidence | None:
+    """What features learn from training images fails on validation images, and holds for these once they are redone."""
+    within, across, redone = (fact(seen, f"accuracy of features {where}") for where in PLACES)
+    z = min(fact(seen, "z of the accuracy lost across the splits"), fact(seen, "z of the accuracy of redone images"))
+    strength = graded(z, CROSSED_Z, 2 * CROSSED_Z)
+    if not strength or redone - across < REGAINED * (within - across):
+        return None
+    sentence = (
+        f"Simple features that are fitted on training images are right for {within:.0%} of such images, for"
+        f" {across:.0%} of the validation images, and for {redone:.0%} of these {_way(seen)}."
+    )
+    return Evidence(sentence, readings(seen, *(f"accuracy of features {where}" for where in PLACES)), strength)
+
+
+def _way(seen: Observation) -> str:
+    """How the validation images would have to be read."""
+    return seen.names.get("validation images redone", "")
+
+
 def _same_preprocessing(problem: Problem) -> Problem:
     """Prepares validation images as the training images are."""
     return problem._replace(preprocess_valid=None)
 
 
-def _advise_same(_: Observation) -> Advice:
+def _same(seen: Observation) -> tuple[Remedy, ...]:
+    """The preparation of training images; or validation images as they would have to be read."""
+    own = (_same_preprocessing,) if seen.bench.problem.preprocess_valid else ()
+    return (*own, read_valid_otherwise(ways(seen.bench)[_way(seen)])) if _read_otherwise(seen) else own
+
+
+def _advise_same(seen: Observation) -> Advice:
     """One function for both."""
+    text = "Prepare validation images with the very function, mean and standard deviation of the training images."
+    if seen.bench.problem.preprocess_valid or not _read_otherwise(seen):
+        return Advice(text, "problem._replace(preprocess_valid=None)")
     return Advice(
-        "Prepare validation images with the very function, mean and standard deviation of the training images.",
-        "problem._replace(preprocess_valid=None)",
+        f"Read both splits by one function: validation images would have to be {_way(seen)} to go with the training"
+        " images. Which of the two is right, a look at an image of each tells; what is deployed must read like both.",
+        "images, valid_images = read(train_files), read(valid_files)  # one `read` for both",
     )
 
 
-def _advise_blank(_: Observation) -> Advice:
+def _restore(seen: Observation) -> tuple[Remedy, ...]:
+    """The sound images, or all of them as they are stored."""
+    return _as_stored(seen) if _spoilt(seen) else _drop_broken(seen)
+
+
+def _advise_blank(seen: Observation) -> Advice:
     """Where to look."""
+    if _spoilt(seen):
+        return Advice(
+            "Look at an image before and after `preprocess`: whole numbers wrap around where a mean is subtracted from"
+            " them, and vanish where they are divided as such, so cast to floats first; a reshape in the place of a"
+            " transpose mixes pixels.",
+            "images = (images.astype(np.float32) - mean) / std  # the cast comes first",
+        )
     return Advice(
         "Look at a batch as the model gets it, after every cast and division: an integer division, a wrong dtype or"
         " an unread file leaves nothing to learn from.",
@@ -212,22 +303,23 @@ CAUSES = (
         "validation images are prepared otherwise",
         "data",
         _mismatched,
-        lambda seen: (_same_preprocessing,) if seen.bench.problem.preprocess_valid else (),
+        _same,
         _advise_same,
         "A network knows the scale that it was trained on; others are answered at random, however well it has learnt.",
         ("Breck et al., Data validation for machine learning, MLSys 2019",),
         look_alikes=(
             "`batch-statistics-mismatch` lowers validation accuracy too, but it shows on the training images as soon"
             " as they are evaluated; here only validation images are concerned. A ReLU network with small biases scales"
-            " with its input, so its accuracy may hardly change: the scale of the images tells, not the accuracy."
+            " with its input, so its accuracy may hardly change: the scale of the images tells, not the accuracy. Class"
+            " numbers that differ are `label-encoding`: no way to read the images mends them."
         ),
     ),
     Cause(
         "inputs-blank-or-corrupt",
         "the images carry nothing",
         "data",
-        _blank,
-        _drop_broken,
+        _corrupt,
+        _restore,
         _advise_blank,
         "A network can only learn what differs between its inputs; constant images give constant outputs, and one NaN"
         " pixel makes every parameter NaN in a single step.",

@@ -141,8 +141,11 @@ def _unrelated(seen: Observation) -> Evidence | None:
 
 
 def _is_loaders_doing(seen: Observation) -> bool:
-    """Whether labels change from pass to pass, or stored images tell labels that the loader's own images do not."""
-    by_images = _stored_z(seen) > UNSURE_Z and fact(seen, "images seen twice") == 0
+    """Whether labels change from pass to pass, or stored images tell labels that those the model is fed do not."""
+    problem = seen.bench.problem
+    is_prepared = problem.batches is None and problem.preprocess is not None
+    is_changed = is_prepared or fact(seen, "images seen twice") == 0
+    by_images = _stored_z(seen) > UNSURE_Z and is_changed
     return dealt_anew_share(seen) > MOVED or by_images
 
 

@@ -5,14 +5,16 @@ import math
 import numpy as np
 import optax
 
-from cnnprobe.doctor.causes.record import Advice, Cause, graded_log, highest, lowest, readings, rising
-from cnnprobe.doctor.looks.run import frozen_leaves
+from cnnprobe.doctor.causes.record import Advice, Cause, graded, graded_log, highest, lowest, readings, rising
+from cnnprobe.doctor.looks.run import FEW_STORED, STORED, frozen_leaves, stored_kernels
 from cnnprobe.doctor.observation import Observation, fact
+from cnnprobe.doctor.progress import BASELINE, has_learnt, is_behind
 from cnnprobe.doctor.remedies import replace_optimizer, restore_gradients, weaken_penalty
-from cnnprobe.doctor.remedies_network import remove_decay, same_rule, train_held
+from cnnprobe.doctor.remedies_network import remove_decay, same_rule, train_held, train_stored
 from cnnprobe.types import Evidence, Remedy
 
 REFERENCE = optax.adam(1e-3)
+EDGE, AS_DRAWN = "spectral edge of held weights", 1.15  # random kernels of 16 units or more stay below
 PENALTY = "penalty share of a gradient"
 LONG_STILL = 100  # steps without any update, from which none is waited for: gradients may be gathered first
 WEAKER = 1000  # times: from a decay that outweighs the data to one of the usual size
@@ -34,7 +36,27 @@ def own_rule(seen: Observation) -> optax.GradientTransformation | None:
 
 
 def _frozen(seen: Observation) -> Evidence | None:
-    """Parameters that no step has moved, though their layer's activations are alive."""
+    """Parameters that no step has moved, though their layer's activations are alive; or weights that are none."""
+    return _unmoved(seen) or _stored(seen)
+
+
+def _stored(seen: Observation) -> Evidence | None:
+    """Weights in the state, as frozen layers hold them, that nobody has trained, or that leave the rest far behind.
+
+    Held weights that were trained before are meant to be held, as long as they serve.
+    """
+    share, is_behindhand = fact(seen, STORED), is_behind(seen) or not has_learnt(seen)
+    if seen.run is None or not share > FEW_STORED or not (is_behindhand or fact(seen, EDGE) < AS_DRAWN):
+        return None
+    names = list(stored_kernels(seen.run))
+    which = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    sentence = f"{share:.0%} of the weights are held ({which}): they are no parameters, so that nothing trains them"
+    sentence += ", and they are as random as on the day they were drawn." if fact(seen, EDGE) < AS_DRAWN else "."
+    return Evidence(sentence, readings(seen, STORED, EDGE, "validation accuracy", BASELINE), 0.8)
+
+
+def _unmoved(seen: Observation) -> Evidence | None:
+    """Parameters that no step has moved."""
     share = fact(seen, "frozen parameter share")
     few = fact(seen, "number of updates") == 1 or fact(seen, "initial dead unit share") > 0.95
     if not share > highest("frozen parameter share") + 0.01 or few:
@@ -56,6 +78,8 @@ def _is_cut(seen: Observation) -> bool:
 
 def _thaw(seen: Observation) -> tuple[Remedy, ...]:
     """Gradients through every `stop_gradient`; or updates of the user's own rule for what is held, then of Adam's."""
+    if seen.run is not None and _unmoved(seen) is None:
+        return (train_stored(tuple(stored_kernels(seen.run)), own_rule(seen) or REFERENCE),)
     if _is_cut(seen):
         return (restore_gradients,)
     held = () if seen.run is None else tuple(bool(still) for still in frozen_leaves(seen.run))
@@ -65,6 +89,12 @@ def _thaw(seen: Observation) -> tuple[Remedy, ...]:
 
 def _advise_thaw(seen: Observation) -> Advice:
     """What holds them."""
+    if _unmoved(seen) is None:
+        return Advice(
+            "Train the held layers too, or load weights into them that were trained before: as they are, features are"
+            " random.",
+            "backbone.trainable = True  # then compile again",
+        )
     if _is_cut(seen):
         return Advice(f"Take out the stop_gradient between {seen.names.get('frozen', 'these layers')} and the loss.")
     return Advice(
@@ -115,6 +145,8 @@ def _advise_carry(seen: Observation) -> Advice:
 
 def _decaying(seen: Observation) -> Evidence | None:
     """Parameters that the optimizer, or a penalty in the loss, pulls to zero as fast as the data move them."""
+    if _grown(seen):
+        return _growing(seen)
     decayed, penalised = _pulls(seen)
     growth = f"the parameters end at {fact(seen, 'parameter growth'):.2g} times their first size"
     if penalised > decayed:
@@ -129,6 +161,21 @@ def _decaying(seen: Observation) -> Evidence | None:
         f" {max(math.log(2) / rate, 1):,.0f} steps; it makes up {min(share, 1):.0%} of a step, and {growth}."
     )
     return Evidence(sentence, readings(seen, "decay share of a step", "decay a step", "parameter growth"), decayed)
+
+
+def _grown(seen: Observation) -> float:
+    """How much a decay of the wrong sign makes of the parameters in the run, as a natural logarithm."""
+    return max(0.0, -fact(seen, "decay a step") * fact(seen, "number of updates"))  # 0 where it is not known
+
+
+def _growing(seen: Observation) -> Evidence:
+    """A decay that is added where it should be taken away; no optimizer means that."""
+    sentence = (
+        f"Each step makes every parameter {-fact(seen, 'decay a step'):.2g} times its size larger, whatever the data"
+        f" say, and they end at {fact(seen, 'parameter growth'):.2g} times their first size: the weight decay has the"
+        " wrong sign."
+    )
+    return Evidence(sentence, readings(seen, "decay a step", "parameter growth"), graded(_grown(seen), 0.1, 1.0))
 
 
 def _pulls(seen: Observation) -> tuple[float, float]:
@@ -158,6 +205,12 @@ def _lighten(seen: Observation) -> tuple[Remedy, ...]:
 
 def _advise_decay(seen: Observation) -> Advice:
     """A thousandth of it."""
+    if _grown(seen):
+        return Advice(
+            "Turn the sign of the weight decay: it belongs in front of the scaling by the step size, which turns"
+            " gradients into a way down.",
+            "optimizer = optax.chain(optax.add_decayed_weights(decay), optax.scale_by_learning_rate(step_size))",
+        )
     decayed, penalised = _pulls(seen)
     if penalised > decayed:
         text = f"Weaken the penalty to a thousandth: divide the weight of every regulariser by {WEAKER}."
@@ -215,10 +268,11 @@ CAUSES = (
         "Decay shrinks every parameter in each step. Where it takes as much as the data give, the weights settle near"
         " zero and the outputs near a constant. A penalty on the parameters in the loss does the same.",
         ("Loshchilov & Hutter, Decoupled weight decay regularization, ICLR 2019",),
-        explains=("learning-rate-too-high",),
+        explains=("learning-rate-too-high", "update-goes-uphill", "updates-too-small"),
         look_alikes=(
-            "`updates-too-small` leaves the parameters where they are; here they shrink. The loss at the end is mostly"
-            " the penalty, and a handful of images can still be learnt, so a quick test of overfitting finds nothing."
+            "`updates-too-small` leaves the parameters where they are; here they shrink, or grow where the decay has"
+            " the wrong sign. The loss at the end is mostly the penalty, and a handful of images can still be learnt,"
+            " so a quick test of overfitting finds nothing."
         ),
     ),
 )

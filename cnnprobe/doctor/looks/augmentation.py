@@ -3,27 +3,52 @@
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cnnprobe.data.sampling import in_time
 from cnnprobe.doctor.bench import Bench
+from cnnprobe.doctor.compiled import compiled_first_inputs
 from cnnprobe.doctor.looks.passes import consistencies
 from cnnprobe.probes.inputs import Consistency
 from cnnprobe.training.pipeline import prepare
-from cnnprobe.types import Batch
+from cnnprobe.types import Batch, Params, State
 
 PROBES = ("pixel neighbours", "random features")  # in the order of `consistencies`
+CHUNK = 256  # images that are fed at once
+DIFFERENT = 1e-3  # of the standard deviation, from which two draws differ by more than rounding
 MIN_SIGNAL_Z = 5.0  # standard deviations over the permutation null that clean images must reach to lose anything
 
 
 def look_at_augmentation(bench: Bench, paired: Mapping[str, float]) -> dict[str, float]:
-    """Shift and scale of augmented images, and the share of their labels' signal that augmentation leaves.
-
-    `paired` are the readings of the images as they are, as `look_at_pairing` takes them.
-    """
+    """What the user's `augment` leaves of the images; `paired` are their readings, as `look_at_pairing` takes them."""
     if bench.problem.augment is None or bench.problem.batches is not None:
         return {}
-    augmented = _augmented(bench)
+    return _compared(bench, _augmented(bench), paired)
+
+
+def look_inside(bench: Bench, weights: tuple[Params, State], paired: Mapping[str, float]) -> dict[str, float]:
+    """The same of what the model itself does at random to its images in front of its first layer, in training mode.
+
+    Nothing where it does nothing, as two keys tell, or where `augment` was looked at.
+    """
+    if bench.problem.augment is not None:
+        return {}
+    feed, images = compiled_first_inputs(bench.problem.model), bench.train.images
+    size = min(CHUNK, len(images))
+    one, other = (feed(*weights, images[:size], jax.random.key(seed)) for seed in range(2))
+    if one.ndim != 4 or len(one) != size or not jnp.std(one - other) > DIFFERENT * jnp.std(one):
+        return {}
+    starts = range(0, len(images) - size + 1, size)
+    parts = [
+        np.asarray(feed(*weights, images[start : start + size], jax.random.key(start)), np.float32)
+        for start in in_time(starts, bench.read_seconds)
+    ]
+    return _compared(bench, np.concatenate(parts), paired) | {"augments inside": 1.0}
+
+
+def _compared(bench: Bench, augmented: np.ndarray, paired: Mapping[str, float]) -> dict[str, float]:
+    """Shift and scale of augmented images, and the share of their labels' signal that augmentation leaves."""
     clean, ids = np.asarray(bench.train.images[: len(augmented)], np.float32), bench.train.ids
     scale = max(float(clean.std()), 1e-30)
     facts = {

@@ -9,11 +9,10 @@ from jaxtyping import Array, Float
 
 from cnnprobe.compiling import quick_jit
 from cnnprobe.doctor.bench import Bench, main_output, scores_of
-from cnnprobe.doctor.compiled import input_sensitivity
+from cnnprobe.doctor.compiled import compiled_first_inputs, input_sensitivity
 from cnnprobe.doctor.looks.loss import name_outputs
 from cnnprobe.doctor.run import evaluated
 from cnnprobe.probes.modes import cross_example_jacobian
-from cnnprobe.tracing.surgery import first_layer_inputs
 from cnnprobe.trees import per_layer
 from cnnprobe.types import Images, Params, State
 
@@ -109,17 +108,9 @@ def _likeness(kernel: np.ndarray) -> float:
 
 def look_at_first_layer(bench: Bench, weights: tuple[Params, State]) -> dict[str, float]:
     """Mean and standard deviation of what the first layer is fed: the images as the model itself prepares them."""
-    apply = bench.problem.model.apply
-
-    @quick_jit
-    def moments(params: Params, state: State, images: Images) -> Float[Array, " 2"]:
-        """Both readings; nothing behind the first layer is computed."""
-        outputs = first_layer_inputs(lambda p, s, x: apply(p, s, x, key=jax.random.key(0), train=True)[0])
-        fed = outputs(params, state, images).astype(jnp.float32)
-        return jnp.stack([jnp.mean(fed), jnp.std(fed)])
-
-    mean, std = moments(*weights, jnp.asarray(bench.train.images[:NUM_PROBED]))
-    return {"first layer input mean": float(mean), "first layer input standard deviation": float(std)}
+    feed = compiled_first_inputs(bench.problem.model)
+    fed = np.asarray(feed(*weights, bench.train.images[:NUM_PROBED], jax.random.key(0)), np.float32)
+    return {"first layer input mean": float(fed.mean()), "first layer input standard deviation": float(fed.std())}
 
 
 def look_across_examples(bench: Bench, weights: tuple[Params, State]) -> dict[str, float]:

@@ -4,15 +4,14 @@ import functools
 from typing import TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cnnprobe.doctor.bench import Bench, decide, scores_of
-from cnnprobe.doctor.compiled import balanced_accuracy, compiled_state_update
+from cnnprobe.doctor.compiled import balanced_accuracy, compiled_kept_shares, is_real
 from cnnprobe.doctor.run import Run, outputs_of
 from cnnprobe.probes.modes import mask_sharing, mask_variance_ratio, mode_gap
 from cnnprobe.tracing.surgery import set_dropout_rate
-from cnnprobe.types import AnyArray, Images, Key, Model, Outputs, Params, Problem, State
+from cnnprobe.types import Images, Key, Model, Outputs, Params, Problem, State
 
 Weights: TypeAlias = tuple[Params, State]
 
@@ -100,23 +99,9 @@ def _look_at_masks(bench: Bench, run: Run) -> dict[str, float]:
 
 
 def statistics_momentum(bench: Bench, run: Run) -> float:
-    """Share of the old state that a training step keeps: the momentum of an average, 1 for a state that never moves.
-
-    The new state is an average of the old one and the batch, so two old states that are 1 apart give two new ones
-    that are the momentum apart. NaN without a floating-point state.
-    """
+    """Share of the old state that a training step keeps, the median over its leaves; NaN without a real state."""
     params, state = run.last
-    if not any(map(_is_float, jax.tree.leaves(state))):
+    if not any(map(is_real, jax.tree.leaves(state))):
         return float("nan")
-
-    moved = compiled_state_update(bench.problem.model)
-    shifted = jax.tree.map(lambda x: x + 1 if _is_float(x) else x, state)
-    batch = bench.train.images[:NUM_MOVED], jax.random.key(0)
-    low, high = jax.device_get((moved(params, state, *batch), moved(params, shifted, *batch)))
-    pairs = zip(jax.tree.leaves(low), jax.tree.leaves(high), strict=True)
-    return float(np.median([np.mean(b - a) for a, b in pairs if _is_float(a)]))
-
-
-def _is_float(x: AnyArray) -> bool:
-    """Whether an array holds real numbers."""
-    return bool(jnp.issubdtype(jnp.result_type(x), jnp.floating))
+    shares = compiled_kept_shares(bench.problem.model)(params, state, bench.train.images[:NUM_MOVED], jax.random.key(0))
+    return float(np.nanmedian(jax.tree.leaves(jax.device_get(shares))))

@@ -47,8 +47,13 @@ def _ask(step: Step, opt_state: Any, params: Params, grads: tuple[Params, Params
     return _Asked(grads[0], first, late, step(grads[0], state, still)[0], fresh_state, late_state)
 
 
-def _pulls(step: Step, opt_state: Any, params: Params) -> bool:
-    """Whether steps without gradients still take parameters toward zero.
+def _way(cosine: float) -> int:
+    """1 where a vector points straight enough along another one, -1 where it points against it, else 0."""
+    return int(np.sign(cosine)) if abs(cosine) > TOWARD else 0
+
+
+def _pull(step: Step, opt_state: Any, params: Params) -> int:
+    """Whether steps without gradients still take parameters toward zero (1), or away from it (-1).
 
     Averages of the parameters, which some optimizers keep, differ from other parameters too, but pull on none of their
     own.
@@ -57,7 +62,7 @@ def _pulls(step: Step, opt_state: Any, params: Params) -> bool:
     for _ in range(NUM_STEPS):
         update, opt_state = step(nothing, opt_state, moved)
         moved = jax.tree.map(np.add, moved, jax.device_get(update))
-    return _cosine(-_flat(update), _flat(moved)) > TOWARD
+    return _way(_cosine(-_flat(update), _flat(moved)))
 
 
 def _flat(tree: Params) -> np.ndarray:
@@ -130,7 +135,10 @@ def _step_share(run: Run, rate: float) -> float:
 
 
 def look_at_optimizer(bench: Bench, run: Run) -> tuple[dict[str, float], dict[str, str]]:
-    """The rule of a first step with its size, what the state remembers, and how fast parameters decay."""
+    """The rule of a first step with its size, what the state remembers, and how fast parameters decay.
+
+    A decay below zero makes them grow.
+    """
     optimizer = optax.with_extra_args_support(bench.problem.optimizer)
 
     @quick_jit
@@ -144,7 +152,8 @@ def look_at_optimizer(bench: Bench, run: Run) -> tuple[dict[str, float], dict[st
     num_entries = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(opt_state) if np.ndim(leaf))
     decay, weights = _flat(asked.late) - _flat(asked.late_still), _flat(params)
     rule, size = _rule(asked)
-    is_decay = _cosine(-decay, weights) > TOWARD and _pulls(step, opt_state, params)
+    pull = _way(_cosine(-decay, weights))
+    is_decay = pull != 0 and pull == _pull(step, opt_state, params)
     rate = float(-decay @ weights / max(weights @ weights, TINY)) if is_decay else 0.0
     return {
         "optimizer state numbers": float(num_entries),

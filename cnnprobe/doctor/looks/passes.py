@@ -77,11 +77,11 @@ def _thinned(images: Shaped[np.ndarray, " n *image"]) -> Shaped[np.ndarray, "n v
 
 
 def look_at_stored_pairs(bench: Bench, consistency: dict[str, float]) -> dict[str, float]:
-    """Consistency of the pairs in `train`, where those of the user's loader leave room for doubt."""
+    """Consistency of the pairs in `train`, where those of the user's loader or `preprocess` leave room for doubt."""
     z = max(consistency.get("pixel neighbours z", -np.inf), consistency.get("random features z", -np.inf))
-    if bench.problem.batches is None or not z < UNSURE_Z:
-        return {}
     problem, num = bench.problem, len(bench.train.images)
+    if (problem.batches is None and problem.preprocess is None) or not z < UNSURE_Z:
+        return {}
     stored = sample(problem.train, num, seed=problem.seed, seconds=bench.read_seconds)
     ids, images = class_ids(stored.labels, bench.num_classes), np.asarray(stored.images)
     if ids is None or len(np.unique(ids)) < 2 or images.ndim != 4:

@@ -1,13 +1,17 @@
 """What the probed run of the user's own configuration shows."""
 
+import math
+
 import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
 from cnnprobe.doctor.run import ROWS, Run
+from cnnprobe.trees import per_layer
 from cnnprobe.types import Curve
 
 SMOOTHING = 5  # steps in a moving average: a single small batch may have a large loss by chance
+STORED, FEW_STORED = "share of weights in the state", 0.05  # filters that are meant to be fixed are small
 TAIL = 0.1  # share of the steps that count as the end
 FLOOR = 1e-30  # of squares, under the logarithm
 STRAIGHT_UP = -0.9  # cosine with the way down; a parameter of one number has 1 or -1, so most steps must agree
@@ -72,7 +76,8 @@ def look_at_updates(run: Run) -> dict[str, float]:
     ratios = _log10_ratios(run)[:, _kernels(run)]
     moving = ratios[np.isfinite(ratios)]
     frozen, cut, climbs = frozen_leaves(run), np.all(grad == 0, axis=0), uphill_leaves(run)
-    zeros = _row(run, "zeros").sum(axis=1) / sizes.sum()
+    zeros, held = _row(run, "zeros").sum(axis=1) / sizes.sum(), stored_kernels(run).values()
+    stored = sum(kernel.size for kernel in held)
     with np.errstate(divide="ignore", invalid="ignore"):
         norm_ratio = np.sqrt(update.sum(axis=1) / grad.sum(axis=1))
     return {
@@ -80,6 +85,8 @@ def look_at_updates(run: Run) -> dict[str, float]:
         "update over gradient": _finite_median(norm_ratio),
         "update cosine": _median_cosine(run, np.ones_like(climbs)),
         "frozen parameter share": float(sizes[frozen].sum() / sizes.sum()),
+        "spectral edge of held weights": _finite_median(np.asarray([spectral_edge(kernel) for kernel in held])),
+        STORED: stored / (stored + sizes.sum()),
         "uphill parameter share": float(sizes[climbs].sum() / sizes.sum()),
         "update cosine of the others": _median_cosine(run, ~climbs),
         "cut gradient share": float(sizes[cut].sum() / sizes.sum()),
@@ -129,6 +136,33 @@ def _finite_median(values: np.ndarray) -> float:
 def frozen_leaves(run: Run) -> Bool[np.ndarray, " leaves"]:
     """Which parameters learnt nothing: no update, or no gradient, since weight decay alone moves too."""
     return np.all(_row(run, "update") == 0, axis=0) | np.all(_row(run, "gradient") == 0, axis=0)
+
+
+def stored_kernels(run: Run) -> dict[str, np.ndarray]:
+    """The kernels in the state, by name: arrays of several rows and columns that no step moves."""
+    pairs = per_layer(
+        lambda first, last: (np.asarray(first), np.asarray(last)), run.first[1], jax.device_get(run.last[1])
+    )
+    return {
+        name: first
+        for name, (first, last) in pairs.items()
+        if np.issubdtype(first.dtype, np.floating) and sum(axis > 1 for axis in first.shape) > 1
+        if np.array_equal(first, last)
+    }
+
+
+def spectral_edge(kernel: Float[np.ndarray, "*axes units"]) -> float:
+    """Largest singular value over what independent entries of the same variance give: about 1 as drawn.
+
+    Training adds directions that stand out; 0 for a kernel of zeros.
+
+    References:
+      Bai & Yin, Limit of the smallest eigenvalue of a large dimensional sample covariance matrix, 1993.
+      Martin & Mahoney, Implicit self-regularization in deep neural networks, JMLR 2021.
+    """
+    rows = kernel.reshape(-1, kernel.shape[-1]).astype(np.float64)
+    edge = float(rows.std()) * (math.sqrt(rows.shape[0]) + math.sqrt(rows.shape[1]))
+    return float(np.linalg.norm(rows, 2)) / edge if edge > 0 else 0.0
 
 
 def uphill_leaves(run: Run) -> Bool[np.ndarray, " leaves"]:
