@@ -47,26 +47,10 @@ def compiled_first_inputs(model: Model) -> Callable[[Params, State, Images, Key]
 
     def feed(params: Params, state: State, images: Images, key: Key) -> Float[Array, "..."]:
         """Nothing behind the first layer is computed."""
-        return first_layer_inputs(lambda p: model.apply(p, state, images, key=key, train=True)[0])(params)
+        run = first_layer_inputs(lambda weights: model.apply(*weights, images, key=key, train=True)[0])
+        return run((params, state))  # the kernel of the first layer may be held in the state
 
     return quick_jit(feed)
-
-
-@cached
-def compiled_kept_shares(model: Model) -> Callable[[Params, State, Images, Key], State]:
-    """`(params, state, images, key) -> shares`: of each real number in the state, what one training pass keeps of it.
-
-    The new state is an average of the old one and the batch, so two old states that are 1 apart give two new ones that
-    are the momentum apart: 1 for what never moves, mean over the entries of a leaf; NaN for what holds no real numbers.
-    """
-
-    def shares(params: Params, state: State, images: Images, key: Key) -> State:
-        """One number for each leaf."""
-        shifted = jax.tree.map(lambda x: x + 1 if is_real(x) else x, state)
-        low, high = (model.apply(params, old, images, key=key, train=True)[1] for old in (state, shifted))
-        return jax.tree.map(lambda a, b: jnp.mean(b - a) if is_real(a) else jnp.nan, low, high)
-
-    return jax.jit(shares)
 
 
 def is_real(x: AnyArray) -> bool:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
+from cnnprobe.checks import NO_TIME
 from cnnprobe.doctor.harm import SUFFICIENT
 from cnnprobe.doctor.looks.run import look_at_loss_curve, look_at_updates
 from cnnprobe.doctor.observation import Observation, fact
@@ -114,4 +115,7 @@ def _try_again(longer: Plan, seen: Observation, items: Sequence[Tried]) -> tuple
         return known._replace(scored=run_twin(longer, known.problem, 0))
 
     again, untried = screen(longer, seen, [item.suspect for item in items], attempt)
-    return again if longer.has_time(runs=2) else [], [f"{what} (in a longer run)" for what in untried]
+    if again and not longer.has_time(runs=2):
+        untried += [f"the proof of {item.suspect.cause.id}: {NO_TIME}" for item in again]
+        again = []
+    return again, [f"{what} (in a longer run)" for what in untried]

@@ -26,7 +26,7 @@ class Observation(NamedTuple):
     layers: tuple[LayerRow, ...]
     failures: Mapping[str, str]  # measurement -> what its error said
     graph: tuple[GraphRow, ...] = ()  # the network as it is drawn
-    num_settling: int = 0  # batches that the run's statistics still had to wait for
+    num_settling: int = 0  # passes in which the run's statistics arrive; see `settle`
 
 
 def fact(seen: Observation, name: str) -> float:

@@ -32,7 +32,14 @@ from cnnprobe.doctor.looks.numbering import look_at_numbering
 from cnnprobe.doctor.looks.optimizer import look_at_optimizer
 from cnnprobe.doctor.looks.passes import look_at_passes
 from cnnprobe.doctor.looks.penalty import look_at_penalty
-from cnnprobe.doctor.looks.run import frozen_leaves, look_at_loss_curve, look_at_updates, name_leaves, uphill_leaves
+from cnnprobe.doctor.looks.run import (
+    frozen_leaves,
+    look_at_held,
+    look_at_loss_curve,
+    look_at_updates,
+    name_leaves,
+    uphill_leaves,
+)
 from cnnprobe.doctor.looks.splits import look_at_leak, look_at_splits
 from cnnprobe.doctor.looks.structure import look_at_structure
 from cnnprobe.doctor.looks.transfer import look_across_splits
@@ -52,7 +59,7 @@ from cnnprobe.training.step import check_loss
 from cnnprobe.types import GraphRow, LayerRow, Outputs
 
 ARRIVED = 0.05  # share of the first statistics that is left when they are held to have arrived
-SETTLING, MOST_PASSES = 1000, 50  # images and batches that tell where running statistics end
+MOST_PASSES = 400
 LONG = ("the training step", "the look at the layers", "the look at the two modes")
 
 T = TypeVar("T")
@@ -192,14 +199,16 @@ def traced_name(by_range: str, ending: str | None) -> str:
 
 
 def settling_passes(bench: Bench, run: Run, momentum: float) -> int:
-    """Batches that tell where running statistics will end, if the run is but a part of the user's own training.
+    """Training-mode passes in which running statistics arrive, if the run is but a part of the user's own training.
 
-    0 where that is too short for them to arrive: it ends with statistics that are behind.
+    0 where they are those of the last quarter of the run anyway, and where the whole training is too short for them:
+    it ends with statistics that are behind.
     """
     whole, made = steps_of_training(bench), len(run.curve.loss)
-    if not 0 < momentum < 1 or (whole is not None and whole <= max(made, math.log(ARRIVED) / math.log(momentum))):
+    if not 0 < momentum < 1 or momentum ** (made / 4) < ARRIVED:
         return 0
-    return min(math.ceil(SETTLING / bench.problem.batch_size), MOST_PASSES)
+    needed = math.ceil(math.log(ARRIVED) / math.log(momentum))
+    return 0 if whole is not None and whole <= max(made, needed) else min(needed, MOST_PASSES)
 
 
 def numbers_of(record: object) -> dict[str, float]:
@@ -221,6 +230,9 @@ def _after(
     """
     facts |= look_at_loss_curve(run.curve, blind)
     facts |= look_at_updates(run)
+    held, kernels = attempt("the look at held weights", lambda: look_at_held(run), ({}, {}))
+    facts |= held
+    names |= kernels
     asked, rule = attempt("the look at the optimizer", lambda: look_at_optimizer(bench, run), ({}, {}))
     facts |= asked
     names |= rule
@@ -237,12 +249,13 @@ def _after(
         "the look at the statistics", lambda: statistics_momentum(bench, run), math.nan
     )
     facts["settling passes"] = float(settling_passes(bench, run, facts["statistics momentum"]))
+    settling = time.monotonic()
     settled = attempt(
         "the settling of statistics",
         lambda: settle(bench.problem, run.last, int(facts["settling passes"]), deadline=bench.deadline),
         run.last,
     )
-    run = run._replace(last=settled)
+    run = run._replace(last=settled, seconds=run.seconds + time.monotonic() - settling)  # so long will each trial take
     rows, seen = attempt("the look at the layers", lambda: look_at_layers(bench, run), ((), {}))
     facts |= seen
     outputs = attempt("the trained model's forward pass", lambda: run_forward(bench, run.last), None)

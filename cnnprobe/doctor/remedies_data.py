@@ -49,15 +49,20 @@ def read_valid_otherwise(fn: Callable[[Images], Images]) -> Remedy:
 
 def standardise_inputs(mean: float, std: float) -> Remedy:
     """Brings the inputs to mean 0 and standard deviation 1."""
-    return map_images(lambda images: ((np.asarray(images, np.float32) - mean) / std).astype(np.float32))
+    return map_images(lambda images: _standardised(images, mean, std))
 
 
-def prepare_anew(mean: float, std: float) -> Remedy:
-    """Standardises the stored images, in the place of the user's own `preprocess` for either split."""
+def _standardised(images: Images, mean: float, std: float) -> np.ndarray:
+    """Images of a known mean and standard deviation brought to 0 and 1."""
+    return ((np.asarray(images, np.float32) - mean) / std).astype(np.float32)
+
+
+def prepare_anew(mean: float, std: float, shape: tuple[int, ...]) -> Remedy:
+    """Standardises the stored images, and gives them `shape`, in the place of the user's own preparation."""
 
     def prepare(images: Images) -> np.ndarray:
         """Mean 0 and standard deviation 1."""
-        return ((np.asarray(images, np.float32) - mean) / std).astype(np.float32)
+        return _standardised(images, mean, std).reshape(-1, *shape)
 
     return lambda problem: problem._replace(preprocess=prepare, preprocess_valid=None)
 

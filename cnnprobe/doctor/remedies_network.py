@@ -133,14 +133,15 @@ def feed_as_evaluated(problem: Problem) -> Problem:
     def plain(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Outputs, State]:
         """The user's model without what it does to its images in training alone."""
 
-        def run(params: Params, train: bool) -> tuple[Outputs, State]:
+        def run(weights: tuple[Params, State], train: bool) -> tuple[Outputs, State]:
             """The model in one mode."""
-            return apply(params, state, images, key=key, train=train)
+            return apply(*weights, images, key=key, train=train)
 
+        weights = params, state  # the kernel of the first layer may be held in the state
         if not train:
-            return run(params, train)
-        fed = first_layer_inputs(lambda params: run(params, False)[0])(params)
-        return feed_first_layer(lambda params: run(params, True), fed)(params)
+            return run(weights, train)
+        fed = first_layer_inputs(lambda weights: run(weights, False)[0])(weights)
+        return feed_first_layer(lambda weights: run(weights, True), fed)(weights)
 
     return problem._replace(model=Model(problem.model.init, plain))
 

@@ -7,7 +7,6 @@ from itertools import islice
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -16,11 +15,10 @@ from cnnprobe.data.batching import endless_batches
 from cnnprobe.doctor.bench import Bench, decide, main_output
 from cnnprobe.doctor.compiled import (
     balanced_accuracy,
-    compiled_kept_shares,
     compiled_state_update,
-    is_real,
     with_compiled_init,
 )
+from cnnprobe.doctor.statistics import end_of_averages
 from cnnprobe.training.evaluate import collect_outputs
 from cnnprobe.training.parallel import local_copy, share_batch, spread_state
 from cnnprobe.training.pipeline import prepare
@@ -33,6 +31,7 @@ ROWS = ("update", "param", "gradient", "descent", "zeros")  # of `leaf_readings`
 SYNC_EVERY = 20  # steps between two looks at the clock: a host sync each step would slow a fast run
 FEWEST_STEPS = 50  # below which even a healthy network predicts one class
 SLOW_STEP = 0.05  # seconds from which every step may be waited for
+SETTLING, MOST_BATCHES = 1000, 50  # images and batches that tell where running statistics end
 MAX_STEPS = 400  # of a probed run: the faults of the field show within 250
 
 
@@ -226,32 +225,37 @@ def predicted(problem: Problem, bench: Bench, outputs: Outputs) -> np.ndarray:
 
 
 def settle(
-    problem: Problem, weights: tuple[Params, State], num_steps: int, *, deadline: float = math.inf
+    problem: Problem, weights: tuple[Params, State], num_passes: int, *, deadline: float = math.inf
 ) -> tuple[Params, State]:
-    """Lets running statistics arrive where parameters held as they are would bring them: the mean over batches.
+    """Lets running statistics arrive where parameters held as they are would bring them in so many passes.
 
     A probed run may be cut short while its weights still move, and statistics of a slow average are then those of
-    earlier weights; they catch up when the weights come to rest in the end. An average that keeps the share m of its
-    old value and is moved from s to s' by a batch would end at `(s' - m s) / (1 - m)`, were all batches like that one.
+    earlier weights; they catch up when the weights come to rest in the end. Where a pass does nothing but average, a
+    few batches tell the end; else all passes are made.
 
     Raises:
       TimeoutError: the deadline came first.
     """
-    params, state = weights
-    moved: list[State] = []
-    for index, batch in enumerate(prepared_stream(problem, num_steps)):
-        arguments = (params, state, batch.images, jax.random.key(index))
-        moved.append(compiled_state_update(problem.model)(*arguments))
-        jax.block_until_ready(moved)
-        check_time(deadline)
-    if not moved:
+    if not num_passes:
         return weights
-    kept = compiled_kept_shares(problem.model)(*arguments)
-    return params, jax.tree.map(_where_it_ends, jax.device_get(kept), state, *moved)
+    params, state = weights
+    update = compiled_state_update(problem.model)
+    most = min(num_passes, math.ceil(SETTLING / problem.batch_size), MOST_BATCHES)
+
+    def step(old: State, index: int, batch: Batch) -> State:
+        """One pass in training mode."""
+        return jax.block_until_ready(update(params, old, batch.images, jax.random.key(index)))
+
+    ends = end_of_averages(step, state, _in_time(prepared_stream(problem, most), deadline))
+    if ends is not None:
+        return params, ends
+    for index, batch in enumerate(_in_time(prepared_stream(problem, num_passes), deadline)):
+        state = step(state, index, batch)
+    return params, state
 
 
-def _where_it_ends(kept: Array, old: Array, *new: Array) -> Array:
-    """The mean limit of an average that each batch moves alone; what is no average ends as the last one leaves it."""
-    if not (is_real(old) and 0 < kept < 1):
-        return new[-1]
-    return (jnp.mean(jnp.stack(new), axis=0) - kept * old) / (1 - kept)
+def _in_time(batches: Iterator[Batch], deadline: float) -> Iterator[Batch]:
+    """The batches, as long as there is time; raises `TimeoutError` then."""
+    for batch in batches:
+        check_time(deadline)
+        yield batch

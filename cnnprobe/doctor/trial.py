@@ -40,7 +40,7 @@ class Plan(NamedTuple):
     num_steps: int
     run_seconds: float  # that one run may take, compilation aside
     cost_seconds: float  # what one run is expected to take, compilation and scoring included
-    num_settling: int  # batches passed through after a run, for statistics that a cut run has no time for
+    num_settling: int  # passes after a run, for statistics that a cut run has no time for
     deadline: float  # of the whole diagnosis, `time.monotonic()` seconds
     controls: dict[int, Scored]  # by seed: runs of the user's own problem, made once
     tell: Tell = say_nothing

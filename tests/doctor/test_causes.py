@@ -261,3 +261,11 @@ def test_what_a_cause_explains_stands_no_earlier():
     pairs = [(cause.id, name) for cause in CAUSES for name in cause.explains]
     assert pairs
     assert all(stages[cause] <= stages[name] and (name, cause) not in pairs for cause, name in pairs)
+
+
+@pytest.mark.parametrize(("reached", "is_sure"), [(0.8, False), (0.1, True)])
+def test_fewer_scores_than_classes_may_be_meant_where_the_user_says_how_to_read_them(reached, is_sure, healthy):
+    problem = healthy.bench.problem._replace(predict=lambda outputs: (outputs > 0).sum(axis=-1))
+    facts = {**healthy.facts, "output width": 9.0, "validation accuracy": reached}
+    seen = healthy._replace(bench=healthy.bench._replace(problem=problem), facts=facts)
+    assert (BY_ID["output-units-not-classes"].evidence(seen).strength == 1.0) == is_sure

@@ -67,7 +67,7 @@ def _loud(seen: Observation) -> Evidence | None:
 
 def _is_erased(seen: Observation) -> bool:
     """Whether nothing of the images reaches the outputs, and no gradient the layers, though these are alive."""
-    dead = max(fact(seen, "initial dead unit share"), fact(seen, "dead unit share"))
+    dead = np.fmax(fact(seen, "initial dead unit share"), fact(seen, "dead unit share"))
     is_dead = dead > 0.5 or fact(seen, "last unit likeness") > 0.99
     is_moved = fact(seen, "number of updates") > 0
     return _starts_deaf(seen) and _is_deaf(seen) and is_moved and not is_dead and bool(_before_the_gap(seen))

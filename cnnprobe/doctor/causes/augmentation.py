@@ -17,7 +17,12 @@ LEARNT_SHARE = 0.8  # of what features reach on clean images; a network that doe
 
 def _destroyed(seen: Observation) -> Evidence | None:
     """Labels that can be told from the images as they are, and not from what augmentation makes of them."""
-    return _by_loader(seen) if seen.bench.problem.batches and not _is_inside(seen) else _by_augment(seen)
+    return _by_loader(seen) if _is_loaders(seen) else _by_augment(seen)
+
+
+def _is_loaders(seen: Observation) -> bool:
+    """Whether it is the user's loader that destroys them."""
+    return seen.bench.problem.batches is not None and not (_is_inside(seen) and _by_loader(seen) is None)
 
 
 def _is_inside(seen: Observation) -> bool:
@@ -77,18 +82,18 @@ def _by_loader(seen: Observation) -> Evidence | None:
 
 def _remedies(seen: Observation) -> tuple[Remedy, ...]:
     """The same images, not augmented."""
-    if _is_inside(seen):
-        return (feed_as_evaluated,)
-    return (train_as_stored,) if seen.bench.problem.batches else (drop_augmentation,)
+    if _is_loaders(seen):
+        return (train_as_stored,)
+    return (feed_as_evaluated,) if _is_inside(seen) else (drop_augmentation,)
 
 
 def _advise(seen: Observation) -> Advice:
     """Where to look."""
-    if _is_inside(seen):
-        return _advise_inside(seen)
-    if seen.bench.problem.batches:
+    if _is_loaders(seen):
         text = "Look at twenty images beside their labels as the loader yields them; leave its augmentation out."
         return Advice(text, "images, labels = next(iter(loader)); print(images.mean(), images.std(), labels)")
+    if _is_inside(seen):
+        return _advise_inside(seen)
     share = fact(seen, "augmented signal share")
     text = (
         f"Augmentation leaves {max(share, 0):.0%} of what the images say of their labels. Train without it, then bring"

@@ -9,9 +9,9 @@ from cnnprobe.data.sampling import num_examples, sample
 from cnnprobe.doctor.bands import healthy_band
 from cnnprobe.doctor.causes.record import TINY, Advice, Cause, graded, graded_log, highest, lowest, readings, rising
 from cnnprobe.doctor.looks.passes import PAIRED_Z, UNSURE_Z
-from cnnprobe.doctor.looks.run import FEW_STORED, STORED
 from cnnprobe.doctor.looks.transfer import ways
 from cnnprobe.doctor.observation import Observation, fact
+from cnnprobe.doctor.progress import BEHIND
 from cnnprobe.doctor.remedies_data import keep_examples, prepare_anew, read_valid_otherwise, standardise_inputs
 from cnnprobe.types import Dataset, Evidence, Problem, Reading, Remedy
 
@@ -38,12 +38,7 @@ def _scale(seen: Observation) -> Scale:
 
 
 def _scale_inside(seen: Observation) -> Scale:
-    """Of what the first layer is fed, behind what the model does to its images; of the images where it leaves them.
-
-    Not known where the first layers are held: what the first parameters are applied to are features then.
-    """
-    if fact(seen, STORED) > FEW_STORED:
-        return Scale(math.nan, math.nan)
+    """Of what the first layer is fed, behind what the model does to its images; of the images where it leaves them."""
     inside = Scale(fact(seen, "first layer input mean"), fact(seen, "first layer input standard deviation"))
     return inside if _is_rescaled(seen) else _scale(seen)
 
@@ -165,12 +160,11 @@ def _corrupt(seen: Observation) -> Evidence | None:
 
 
 def _spoilt(seen: Observation) -> Evidence | None:
-    """Labels that the images tell as they are stored, and not as `preprocess` leaves them."""
+    """Labels that images tell as they are stored, and that `preprocess` hides from features and network."""
     own, stored = (
         max(fact(seen, f"{of}pixel neighbours z"), fact(seen, f"{of}random features z")) for of in ("", "stored ")
     )
-    problem = seen.bench.problem
-    if problem.batches is not None or problem.preprocess is None or not stored > UNSURE_Z:
+    if not stored > UNSURE_Z or not _is_prepared(seen) or _reads_prepared(seen):
         return None
     strength = graded(own, PAIRED_Z + 1, 2.0)
     if not strength:
@@ -183,10 +177,25 @@ def _spoilt(seen: Observation) -> Evidence | None:
     return Evidence(sentence, readings(seen, *names), strength)
 
 
+def _is_prepared(seen: Observation) -> bool:
+    """Whether it is `preprocess` that stands between stored images and those that the model is fed."""
+    return seen.bench.problem.batches is None and seen.bench.problem.preprocess is not None
+
+
+def _reads_prepared(seen: Observation) -> bool:
+    """Whether the network itself gets as far on prepared images as features do on stored ones, or not far from it."""
+    chance = 1 / seen.bench.num_classes
+    reached = fact(seen, "validation accuracy") - chance
+    return seen.bench.has_valid and reached >= BEHIND * (fact(seen, "stored random features accuracy") - chance)
+
+
 def _as_stored(seen: Observation) -> tuple[Remedy, ...]:
-    """The stored images, brought to mean 0 and standard deviation 1 in the place of what spoils them."""
-    stored = np.asarray(sample(seen.bench.problem.train, FEW, seed=0).images, np.float32)
-    return (prepare_anew(float(stored.mean()), float(stored.std())),) if stored.std() > 0 else ()
+    """The stored images, brought to mean 0 and standard deviation 1, where the model takes images of their shape."""
+    bench = seen.bench
+    stored = np.asarray(sample(bench.problem.train, FEW, seed=0, seconds=bench.read_seconds).images, np.float32)
+    shape = bench.train.images.shape[1:]
+    is_taken = stored.shape[1:] in (shape, shape[:-1]) and shape[-1:] in (stored.shape[-1:], (1,))
+    return (prepare_anew(float(stored.mean()), float(stored.std()), shape),) if is_taken and stored.std() > 0 else ()
 
 
 def _blank(seen: Observation) -> Evidence | None:
@@ -236,8 +245,10 @@ def _scaled_otherwise(seen: Observation) -> Evidence | None:
 def _read_otherwise(seen: Observation) -> Evidence | None:
     """What features learn from training images fails on validation images, and holds for these once they are redone."""
     within, across, redone = (fact(seen, f"accuracy of features {where}") for where in PLACES)
-    z = min(fact(seen, "z of the accuracy lost across the splits"), fact(seen, "z of the accuracy of redone images"))
-    strength = graded(z, CROSSED_Z, 2 * CROSSED_Z)
+    lost, regained = (
+        fact(seen, f"z of the accuracy {what}") for what in ("lost across the splits", "of redone images")
+    )
+    strength = min(graded(z, CROSSED_Z, 2 * CROSSED_Z) for z in (lost, regained))
     if not strength or redone - across < REGAINED * (within - across):
         return None
     sentence = (
@@ -266,7 +277,7 @@ def _same(seen: Observation) -> tuple[Remedy, ...]:
 def _advise_same(seen: Observation) -> Advice:
     """One function for both."""
     text = "Prepare validation images with the very function, mean and standard deviation of the training images."
-    if seen.bench.problem.preprocess_valid or not _read_otherwise(seen):
+    if _scaled_otherwise(seen) or not _read_otherwise(seen):
         return Advice(text, "problem._replace(preprocess_valid=None)")
     return Advice(
         f"Read both splits by one function: validation images would have to be {_way(seen)} to go with the training"
@@ -286,7 +297,8 @@ def _advise_blank(seen: Observation) -> Advice:
         return Advice(
             "Look at an image before and after `preprocess`: whole numbers wrap around where a mean is subtracted from"
             " them, and vanish where they are divided as such, so cast to floats first; a reshape in the place of a"
-            " transpose mixes pixels.",
+            " transpose mixes pixels. If it is meant to hide something, such as a mark on the images, that was what"
+            " told their labels.",
             "images = (images.astype(np.float32) - mean) / std  # the cast comes first",
         )
     return Advice(
@@ -305,7 +317,8 @@ CAUSES = (
         _mismatched,
         _same,
         _advise_same,
-        "A network knows the scale that it was trained on; others are answered at random, however well it has learnt.",
+        "A network knows the scale, the order of channels and the way up that it was trained on; others are answered at"
+        " random, however well it has learnt.",
         ("Breck et al., Data validation for machine learning, MLSys 2019",),
         look_alikes=(
             "`batch-statistics-mismatch` lowers validation accuracy too, but it shows on the training images as soon"

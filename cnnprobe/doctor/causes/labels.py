@@ -150,7 +150,7 @@ def _is_loaders_doing(seen: Observation) -> bool:
 
 
 def _stored_z(seen: Observation) -> float:
-    """How clearly the stored pairs belong together, where a loader's pairs do not."""
+    """How clearly the stored pairs belong together, where those that the model is fed do not."""
     return max(fact(seen, "stored pixel neighbours z"), fact(seen, "stored random features z"))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from cnnprobe.doctor.causes.record import Advice, Cause, readings
 from cnnprobe.doctor.looks.loss import BOUNDED
 from cnnprobe.doctor.observation import Observation, fact
+from cnnprobe.doctor.progress import has_learnt
 from cnnprobe.doctor.remedies import (
     add_head,
     log_of,
@@ -17,6 +18,7 @@ from cnnprobe.doctor.remedies import (
 )
 from cnnprobe.types import Evidence, Remedy
 
+UNSURE = 0.4  # strength that a proved gain alone makes a finding of
 FINGERPRINT = ("loss floor", "loss uniform", "loss wrong", "loss gradient at zero", "loss recovers")
 OVER_AXES = ("softmax[", "log_softmax[")  # how the trace names a softmax over another axis than the last
 INSIDE = {
@@ -163,7 +165,10 @@ def _wrong_width(seen: Observation) -> Evidence | None:
     if width == classes or is_binary or fact(seen, "number of outputs") != 1 or seen.bench.train.ids is None:
         return None
     sentence = f"The model returns {width:.0f} scores for each image, but there are {classes} classes."
-    return Evidence(sentence, readings(seen, "output width", "output zero share"), 1.0 if width < classes else 0.5)
+    strength = 1.0 if width < classes else 0.5
+    if seen.bench.problem.predict is not None and has_learnt(seen):  # cumulative scores of ordered classes are fewer
+        strength = UNSURE
+    return Evidence(sentence, readings(seen, "output width", "output zero share"), strength)
 
 
 def _new_head(seen: Observation) -> tuple[Remedy, ...]:

@@ -9,8 +9,9 @@ from cnnprobe.doctor.remedies_data import drop_suspicious, use_robust_loss
 from cnnprobe.types import Dataset, Evidence, Remedy
 
 USUAL = 0.25  # share of wrong labels up to which networks learn nearly as well
-BEYOND = 1.3  # times what healthy labels show, from which a share is no chance: it is counted on some hundred images
-CLEARLY = 1.8  # times the same, from which nothing but the training is left to ask
+BEYOND = 1.15  # times what healthy labels show, from which a share is no chance: it is counted on some hundred images
+CLEARLY = 1.6  # times the start, from which nothing but the training is left to ask
+SURELY = 1.15  # times the start, from which a training that ends as noise lets it ends so by noise
 UNCONFIRMED = 0.85  # strength below what speaks for itself: hard images look like noise to simple features
 FOUND = 0.6  # share of the right labels that features must find, or else the images are hard rather than mislabelled
 MARGIN = 0.15  # between what noise leaves of accuracy and loss, and what training reaches
@@ -21,7 +22,7 @@ MOST_EXAMPLES = 3000  # that can be judged by the images of the other half withi
 
 def noise_start() -> float:
     """Share of contradicted labels from which a gain without them counts."""
-    return max(USUAL, highest("contradicted label share"))
+    return max(USUAL, highest("contradicted label share", factor=BEYOND))
 
 
 def contradicted_share(seen: Observation) -> float:
@@ -39,7 +40,7 @@ def is_limited_by_noise(seen: Observation) -> bool:
     The loss of a network that knows every class and every rate of error ends at the entropy of the noise.
     """
     share, fitted = contradicted_share(seen), fact(seen, "training accuracy")
-    if not BEYOND * noise_start() < share < 1 or not abs(fitted - (1 - share)) < MARGIN:
+    if not SURELY * noise_start() < share < 1 or not abs(fitted - (1 - share)) < MARGIN:
         return False
     classes = max(seen.bench.num_classes, 2)
     floor = -(1 - share) * math.log(1 - share) - share * math.log(share / (classes - 1))

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 
 from cnnprobe.doctor.causes.record import Advice, Cause, graded, graded_log, highest, lowest, readings, rising
-from cnnprobe.doctor.looks.run import FEW_STORED, STORED, frozen_leaves, stored_kernels
+from cnnprobe.doctor.looks.run import EDGE, HELD, frozen_leaves, held_kernels
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.progress import BASELINE, has_learnt, is_behind
 from cnnprobe.doctor.remedies import replace_optimizer, restore_gradients, weaken_penalty
@@ -14,9 +14,11 @@ from cnnprobe.doctor.remedies_network import remove_decay, same_rule, train_held
 from cnnprobe.types import Evidence, Remedy
 
 REFERENCE = optax.adam(1e-3)
-EDGE, AS_DRAWN = "spectral edge of held weights", 1.15  # random kernels of 16 units or more stay below
+AS_DRAWN = (0.8, 1.15)  # spectral edges of kernels of independent entries
+FEW_HELD = 0.05  # share of the weights: filters that are meant to be fixed are small
 PENALTY = "penalty share of a gradient"
 LONG_STILL = 100  # steps without any update, from which none is waited for: gradients may be gathered first
+LITTLE_GROWTH = 0.1  # of the logarithm of the parameters, that a decay of the wrong sign may bring unnoticed
 WEAKER = 1000  # times: from a decay that outweighs the data to one of the usual size
 SIGN_LIKE = 0.8  # share of equal steps after a dozen of them, from which they are those of a first step
 
@@ -37,22 +39,23 @@ def own_rule(seen: Observation) -> optax.GradientTransformation | None:
 
 def _frozen(seen: Observation) -> Evidence | None:
     """Parameters that no step has moved, though their layer's activations are alive; or weights that are none."""
-    return _unmoved(seen) or _stored(seen)
+    return _unmoved(seen) or _held(seen)
 
 
-def _stored(seen: Observation) -> Evidence | None:
+def _held(seen: Observation) -> Evidence | None:
     """Weights in the state, as frozen layers hold them, that nobody has trained, or that leave the rest far behind.
 
     Held weights that were trained before are meant to be held, as long as they serve.
     """
-    share, is_behindhand = fact(seen, STORED), is_behind(seen) or not has_learnt(seen)
-    if seen.run is None or not share > FEW_STORED or not (is_behindhand or fact(seen, EDGE) < AS_DRAWN):
+    share, is_drawn = fact(seen, HELD), AS_DRAWN[0] < fact(seen, EDGE) < AS_DRAWN[1]
+    if not share > FEW_HELD or not (is_drawn or is_behind(seen) or not has_learnt(seen)):
         return None
-    names = list(stored_kernels(seen.run))
-    which = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    sentence = f"{share:.0%} of the weights are held ({which}): they are no parameters, so that nothing trains them"
-    sentence += ", and they are as random as on the day they were drawn." if fact(seen, EDGE) < AS_DRAWN else "."
-    return Evidence(sentence, readings(seen, STORED, EDGE, "validation accuracy", BASELINE), 0.8)
+    sentence = (
+        f"{share:.0%} of the weights are held ({seen.names.get('held', '')}): they are no parameters, so that nothing"
+        " trains them"
+    )
+    sentence += ", and they look as random as weights are drawn." if is_drawn else "."
+    return Evidence(sentence, readings(seen, HELD, EDGE, "validation accuracy", BASELINE), 0.8)
 
 
 def _unmoved(seen: Observation) -> Evidence | None:
@@ -79,7 +82,8 @@ def _is_cut(seen: Observation) -> bool:
 def _thaw(seen: Observation) -> tuple[Remedy, ...]:
     """Gradients through every `stop_gradient`; or updates of the user's own rule for what is held, then of Adam's."""
     if seen.run is not None and _unmoved(seen) is None:
-        return (train_stored(tuple(stored_kernels(seen.run)), own_rule(seen) or REFERENCE),)
+        kernels = held_kernels(seen.run.first[1], seen.run.last[1])
+        return (train_stored(tuple(kernels), own_rule(seen) or REFERENCE),)
     if _is_cut(seen):
         return (restore_gradients,)
     held = () if seen.run is None else tuple(bool(still) for still in frozen_leaves(seen.run))
@@ -145,7 +149,7 @@ def _advise_carry(seen: Observation) -> Advice:
 
 def _decaying(seen: Observation) -> Evidence | None:
     """Parameters that the optimizer, or a penalty in the loss, pulls to zero as fast as the data move them."""
-    if _grown(seen):
+    if _is_growing(seen):
         return _growing(seen)
     decayed, penalised = _pulls(seen)
     growth = f"the parameters end at {fact(seen, 'parameter growth'):.2g} times their first size"
@@ -168,6 +172,11 @@ def _grown(seen: Observation) -> float:
     return max(0.0, -fact(seen, "decay a step") * fact(seen, "number of updates"))  # 0 where it is not known
 
 
+def _is_growing(seen: Observation) -> bool:
+    """Whether that is worth a word."""
+    return _grown(seen) > LITTLE_GROWTH
+
+
 def _growing(seen: Observation) -> Evidence:
     """A decay that is added where it should be taken away; no optimizer means that."""
     sentence = (
@@ -175,7 +184,9 @@ def _growing(seen: Observation) -> Evidence:
         f" say, and they end at {fact(seen, 'parameter growth'):.2g} times their first size: the weight decay has the"
         " wrong sign."
     )
-    return Evidence(sentence, readings(seen, "decay a step", "parameter growth"), graded(_grown(seen), 0.1, 1.0))
+    return Evidence(
+        sentence, readings(seen, "decay a step", "parameter growth"), graded(_grown(seen), LITTLE_GROWTH, 1.0)
+    )
 
 
 def _pulls(seen: Observation) -> tuple[float, float]:
@@ -200,12 +211,13 @@ def _outweighs(seen: Observation, name: str) -> float:
 def _lighten(seen: Observation) -> tuple[Remedy, ...]:
     """A weaker penalty, or no decay."""
     decayed, penalised = _pulls(seen)
-    return (weaken_penalty(WEAKER),) if penalised > decayed else (remove_decay,)
+    is_penalty = penalised > decayed and not _is_growing(seen)
+    return (weaken_penalty(WEAKER),) if is_penalty else (remove_decay,)
 
 
 def _advise_decay(seen: Observation) -> Advice:
     """A thousandth of it."""
-    if _grown(seen):
+    if _is_growing(seen):
         return Advice(
             "Turn the sign of the weight decay: it belongs in front of the scaling by the step size, which turns"
             " gradients into a way down.",

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnprobe.data.sampling import in_time
-from cnnprobe.doctor.bench import Bench
+from cnnprobe.doctor.bench import Bench, most_images
 from cnnprobe.doctor.compiled import compiled_first_inputs
 from cnnprobe.doctor.looks.passes import consistencies
 from cnnprobe.probes.inputs import Consistency
@@ -30,20 +30,20 @@ def look_at_augmentation(bench: Bench, paired: Mapping[str, float]) -> dict[str,
 def look_inside(bench: Bench, weights: tuple[Params, State], paired: Mapping[str, float]) -> dict[str, float]:
     """The same of what the model itself does at random to its images in front of its first layer, in training mode.
 
-    Nothing where it does nothing, as two keys tell, or where `augment` was looked at.
+    Nothing where it does nothing, as two keys tell, where its images are too large, or where `augment` was looked at.
     """
     if bench.problem.augment is not None:
         return {}
     feed, images = compiled_first_inputs(bench.problem.model), bench.train.images
     size = min(CHUNK, len(images))
     one, other = (feed(*weights, images[:size], jax.random.key(seed)) for seed in range(2))
-    if one.ndim != 4 or len(one) != size or not jnp.std(one - other) > DIFFERENT * jnp.std(one):
+    is_small = one.ndim == 4 and len(one) == size and most_images(np.asarray(one[0])) >= len(images)
+    if not is_small or not jnp.std(one - other) > DIFFERENT * jnp.std(one):
         return {}
-    starts = range(0, len(images) - size + 1, size)
-    parts = [
-        np.asarray(feed(*weights, images[start : start + size], jax.random.key(start)), np.float32)
-        for start in in_time(starts, bench.read_seconds)
-    ]
+    parts = []
+    for index, first in enumerate(in_time(_starts(len(images), size), bench.read_seconds)):
+        seen = np.asarray(feed(*weights, images[first : first + size], jax.random.key(index)), np.float32)
+        parts.append(seen[index * size - first :])
     return _compared(bench, np.concatenate(parts), paired) | {"augments inside": 1.0}
 
 
@@ -70,13 +70,17 @@ def _augmented(bench: Bench) -> np.ndarray:
     plain = bench.problem._replace(preprocess=None)
     size, key = min(bench.problem.batch_size, len(bench.train.images)), jax.random.key(bench.problem.seed)
     images, labels = bench.train.images, bench.train.labels
-    starts = [min(start, len(images) - size) for start in range(0, len(images), size)]
     parts = []
-    for index, start in enumerate(in_time(starts, bench.read_seconds)):
+    for index, start in enumerate(in_time(_starts(len(images), size), bench.read_seconds)):
         batch = Batch(images[start : start + size].copy(), labels[start : start + size])  # it may be written to
         seen = np.asarray(prepare(plain, batch, jax.random.fold_in(key, index), train=True).images, np.float32)
         parts.append(seen[index * size - start :])
     return np.concatenate(parts)
+
+
+def _starts(num: int, size: int) -> list[int]:
+    """Where batches of one size begin that hold all of `num` images; the last one begins early."""
+    return [min(start, num - size) for start in range(0, num, size)]
 
 
 def _signal_left(clean: float, seen: Consistency) -> dict[str, float]:

@@ -7,17 +7,17 @@ import jax
 import numpy as np
 
 from cnnprobe.doctor.bench import Bench, decide, scores_of
-from cnnprobe.doctor.compiled import balanced_accuracy, compiled_kept_shares, is_real
+from cnnprobe.doctor.compiled import balanced_accuracy, compiled_state_update
 from cnnprobe.doctor.run import Run, outputs_of
+from cnnprobe.doctor.statistics import momentum
 from cnnprobe.probes.modes import mask_sharing, mask_variance_ratio, mode_gap
 from cnnprobe.tracing.surgery import set_dropout_rate
-from cnnprobe.types import Images, Key, Model, Outputs, Params, Problem, State
+from cnnprobe.types import Batch, Images, Key, Model, Outputs, Params, Problem, State
 
 Weights: TypeAlias = tuple[Params, State]
 
 NUM_MASKS = 8
 NUM_PROBED = 256  # images
-NUM_MOVED = 32  # images whose batch moves the state
 MOVED = 1e-6  # smallest relative difference between two outputs that is not rounding
 
 
@@ -99,9 +99,8 @@ def _look_at_masks(bench: Bench, run: Run) -> dict[str, float]:
 
 
 def statistics_momentum(bench: Bench, run: Run) -> float:
-    """Share of the old state that a training step keeps, the median over its leaves; NaN without a real state."""
-    params, state = run.last
-    if not any(map(is_real, jax.tree.leaves(state))):
-        return float("nan")
-    shares = compiled_kept_shares(bench.problem.model)(params, state, bench.train.images[:NUM_MOVED], jax.random.key(0))
-    return float(np.nanmedian(jax.tree.leaves(jax.device_get(shares))))
+    """Share of the old statistics that a training step keeps; NaN without any."""
+    (params, state), size = run.last, bench.problem.batch_size
+    update = compiled_state_update(bench.problem.model)
+    batch = Batch(bench.train.images[:size], bench.train.labels[:size])
+    return momentum(lambda old, index, seen: update(params, old, seen.images, jax.random.key(index)), state, batch)

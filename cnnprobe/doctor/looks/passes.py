@@ -19,7 +19,7 @@ MAX_READ_AGAIN = 200  # examples of a source, which may be slow
 MAX_VALUES = 1024  # of an image that stand for it
 PAIRED_Z = 4.0  # standard deviations of the permutation null that only paired labels reach
 FEWEST_FOR_PAIRING = 300  # images, below which neighbours miss much
-UNSURE_Z = 10.0  # standard deviations of the permutation null below which a loader is held against the stored pairs
+UNSURE_Z = 10.0  # standard deviations of the permutation null below which what is fed is held against what is stored
 
 
 def look_at_passes(bench: Bench) -> dict[str, float]:
@@ -84,10 +84,14 @@ def look_at_stored_pairs(bench: Bench, consistency: dict[str, float]) -> dict[st
         return {}
     stored = sample(problem.train, num, seed=problem.seed, seconds=bench.read_seconds)
     ids, images = class_ids(stored.labels, bench.num_classes), np.asarray(stored.images)
-    if ids is None or len(np.unique(ids)) < 2 or images.ndim != 4:
+    if ids is None or len(np.unique(ids)) < 2 or images.ndim not in (3, 4):
         return {}
     pixels, features = consistencies(images, ids, seed=bench.problem.seed)
-    return {"stored pixel neighbours z": pixels.z, "stored random features z": features.z}
+    return {
+        "stored pixel neighbours z": pixels.z,
+        "stored random features z": features.z,
+        "stored random features accuracy": features.accuracy,
+    }
 
 
 def consistencies(images: np.ndarray, ids: np.ndarray, *, seed: int) -> tuple[Consistency, Consistency]:

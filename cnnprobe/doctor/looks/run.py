@@ -1,17 +1,17 @@
 """What the probed run of the user's own configuration shows."""
 
-import math
-
 import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
+from cnnprobe.doctor.compiled import is_real
 from cnnprobe.doctor.run import ROWS, Run
 from cnnprobe.trees import per_layer
-from cnnprobe.types import Curve
+from cnnprobe.types import AnyArray, Curve, State
 
 SMOOTHING = 5  # steps in a moving average: a single small batch may have a large loss by chance
-STORED, FEW_STORED = "share of weights in the state", 0.05  # filters that are meant to be fixed are small
+HELD, EDGE = "share of weights in the state", "spectral edge of held weights"
+MOST_KERNELS, MOST_ROWS, FEWEST_ROWS = 20, 512, 16  # that are looked at; rows and columns of each
 TAIL = 0.1  # share of the steps that count as the end
 FLOOR = 1e-30  # of squares, under the logarithm
 STRAIGHT_UP = -0.9  # cosine with the way down; a parameter of one number has 1 or -1, so most steps must agree
@@ -76,8 +76,7 @@ def look_at_updates(run: Run) -> dict[str, float]:
     ratios = _log10_ratios(run)[:, _kernels(run)]
     moving = ratios[np.isfinite(ratios)]
     frozen, cut, climbs = frozen_leaves(run), np.all(grad == 0, axis=0), uphill_leaves(run)
-    zeros, held = _row(run, "zeros").sum(axis=1) / sizes.sum(), stored_kernels(run).values()
-    stored = sum(kernel.size for kernel in held)
+    zeros = _row(run, "zeros").sum(axis=1) / sizes.sum()
     with np.errstate(divide="ignore", invalid="ignore"):
         norm_ratio = np.sqrt(update.sum(axis=1) / grad.sum(axis=1))
     return {
@@ -85,8 +84,6 @@ def look_at_updates(run: Run) -> dict[str, float]:
         "update over gradient": _finite_median(norm_ratio),
         "update cosine": _median_cosine(run, np.ones_like(climbs)),
         "frozen parameter share": float(sizes[frozen].sum() / sizes.sum()),
-        "spectral edge of held weights": _finite_median(np.asarray([spectral_edge(kernel) for kernel in held])),
-        STORED: stored / (stored + sizes.sum()),
         "uphill parameter share": float(sizes[climbs].sum() / sizes.sum()),
         "update cosine of the others": _median_cosine(run, ~climbs),
         "cut gradient share": float(sizes[cut].sum() / sizes.sum()),
@@ -138,31 +135,42 @@ def frozen_leaves(run: Run) -> Bool[np.ndarray, " leaves"]:
     return np.all(_row(run, "update") == 0, axis=0) | np.all(_row(run, "gradient") == 0, axis=0)
 
 
-def stored_kernels(run: Run) -> dict[str, np.ndarray]:
-    """The kernels in the state, by name: arrays of several rows and columns that no step moves."""
-    pairs = per_layer(
-        lambda first, last: (np.asarray(first), np.asarray(last)), run.first[1], jax.device_get(run.last[1])
-    )
+def look_at_held(run: Run) -> tuple[dict[str, float], dict[str, str]]:
+    """Kernels in the state, which nothing trains: their share of all weights, how random they look, and their names."""
+    kernels, num_trained = held_kernels(run.first[1], run.last[1]), sum(run.leaf_sizes)
+    num = sum(kernel.size for kernel in kernels.values())
+    edges = np.asarray([spectral_edge(kernel) for kernel in list(kernels.values())[:MOST_KERNELS]])
+    facts = {HELD: num / (num + num_trained), EDGE: _finite_median(edges)}
+    return facts, {"held": _listed(list(kernels))}
+
+
+def held_kernels(first: State, last: State) -> dict[str, AnyArray]:
+    """Arrays of real numbers with several rows and columns that stay as they were, by name."""
+    before, after = (per_layer(lambda leaf: leaf, state) for state in (first, last))
     return {
-        name: first
-        for name, (first, last) in pairs.items()
-        if np.issubdtype(first.dtype, np.floating) and sum(axis > 1 for axis in first.shape) > 1
-        if np.array_equal(first, last)
+        name: leaf
+        for name, leaf in before.items()
+        if is_real(leaf) and sum(axis > 1 for axis in np.shape(leaf)) > 1
+        if name in after and np.array_equal(leaf, after[name])
     }
 
 
-def spectral_edge(kernel: Float[np.ndarray, "*axes units"]) -> float:
+def spectral_edge(kernel: AnyArray) -> float:
     """Largest singular value over what independent entries of the same variance give: about 1 as drawn.
 
-    Training adds directions that stand out; 0 for a kernel of zeros.
+    Training adds directions that stand out. Read from some 512 rows and columns at most; NaN for a kernel of fewer than
+    16 of either, whose largest one is any, or of equal entries.
 
     References:
       Bai & Yin, Limit of the smallest eigenvalue of a large dimensional sample covariance matrix, 1993.
       Martin & Mahoney, Implicit self-regularization in deep neural networks, JMLR 2021.
     """
-    rows = kernel.reshape(-1, kernel.shape[-1]).astype(np.float64)
-    edge = float(rows.std()) * (math.sqrt(rows.shape[0]) + math.sqrt(rows.shape[1]))
-    return float(np.linalg.norm(rows, 2)) / edge if edge > 0 else 0.0
+    units = [axis for axis in np.shape(kernel) if axis > 1][-1]
+    rows = np.asarray(kernel, np.float32).reshape(-1, units)
+    rows = rows[:: -(-len(rows) // MOST_ROWS), :: -(-units // MOST_ROWS)]
+    if min(rows.shape) < FEWEST_ROWS or not rows.std() > 0:
+        return float("nan")
+    return float(np.linalg.norm(rows, 2) / (rows.std() * np.sqrt(rows.shape).sum()))
 
 
 def uphill_leaves(run: Run) -> Bool[np.ndarray, " leaves"]:
@@ -174,5 +182,9 @@ def uphill_leaves(run: Run) -> Bool[np.ndarray, " leaves"]:
 
 def name_leaves(run: Run, chosen: Bool[np.ndarray, " leaves"]) -> str:
     """The chosen parameters by name, three at most."""
-    names = [name for name, is_chosen in zip(run.leaf_names, chosen, strict=True) if is_chosen]
+    return _listed([name for name, is_chosen in zip(run.leaf_names, chosen, strict=True) if is_chosen])
+
+
+def _listed(names: list[str]) -> str:
+    """Three of them at most."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
