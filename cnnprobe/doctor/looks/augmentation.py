@@ -55,7 +55,8 @@ def _compared(bench: Bench, augmented: np.ndarray, paired: Mapping[str, float]) 
         "augmented std ratio": float(np.nanstd(augmented)) / scale,
         "augmented mean shift": abs(float(np.nanmean(augmented)) - float(clean.mean())) / scale,
     }
-    probes = [name for name in PROBES if paired.get(f"{name} z", 0.0) > MIN_SIGNAL_Z]
+    clearest = max(paired.get(f"{name} z", 0.0) for name in PROBES)
+    probes = [name for name in PROBES if paired.get(f"{name} z", 0.0) > max(MIN_SIGNAL_Z, clearest / 2)]
     if ids is None or augmented.ndim != 4 or not probes:
         return facts
     after = dict(zip(PROBES, consistencies(augmented, ids[: len(augmented)], seed=bench.problem.seed), strict=True))
