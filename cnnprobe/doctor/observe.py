@@ -263,6 +263,7 @@ def _after(
         facts["end input sensitivity"] = sensitivity(outputs.scores)
     dropped = {
         "has_dropout": facts.get("strongest dropout rate", 0.0) > 0,
+        "augments": facts.get("augments inside", 0.0) > 0,
         "drops_in_evaluation": facts.get("dropout rate in evaluation", 0.0) > 0,
     }
     facts |= attempt("the look at the two modes", lambda: look_at_modes(bench, run, **dropped), {})

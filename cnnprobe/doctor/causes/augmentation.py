@@ -9,7 +9,7 @@ from cnnprobe.doctor.remedies_network import feed_as_evaluated
 from cnnprobe.types import Evidence, Remedy
 
 LITTLE = 0.35  # of the signal: flips, shifts, crops and noise that help leave more of it
-MUCH_OF_IT = 0.8  # of the whole training, from which a network that augmentation slows down has had its time
+MUCH_OF_IT = 0.6  # of the whole training, from which a network that augmentation slows down has had its time
 BARE = 0.15  # of the signal, at which nothing is left that a network could find
 LOST_Z = 5.0  # standard deviations of the permutation null that the loss of signal must exceed
 LEARNT_SHARE = 0.8  # of what features reach on clean images; a network that does so on augmented ones can read them

@@ -34,8 +34,13 @@ def without_dropout(problem: Problem) -> Problem:
     return problem._replace(model=Model(problem.model.init, still))
 
 
-def look_at_modes(bench: Bench, run: Run, *, has_dropout: bool, drops_in_evaluation: bool = False) -> dict[str, float]:
-    """Accuracy of the trained network on its own training images in each mode, and the noise of its masks."""
+def look_at_modes(
+    bench: Bench, run: Run, *, has_dropout: bool, drops_in_evaluation: bool = False, augments: bool = False
+) -> dict[str, float]:
+    """Accuracy of the trained network on its own training images in each mode, and the noise of its masks.
+
+    In a model that augments inside, what its masks do cannot be told from that.
+    """
     images, ids = bench.train.images[:NUM_PROBED], bench.train.ids
     outputs = functools.partial(_outputs, bench, run.last, bench.problem, images)
     evaluated, trained = outputs(train_mode=False), outputs(train_mode=True)
@@ -50,7 +55,7 @@ def look_at_modes(bench: Bench, run: Run, *, has_dropout: bool, drops_in_evaluat
     still = trained
     if has_dropout:
         still = _outputs(bench, run.last, without_dropout(bench.problem), images, train_mode=True)
-        facts |= _look_at_masks(bench, run)
+        facts |= {} if augments else _look_at_masks(bench, run)
     if ids is not None:
         accuracy = [
             float(balanced_accuracy(decide(scores, bench.num_classes), ids[: len(images)], bench.num_classes))
