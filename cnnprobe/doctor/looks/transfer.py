@@ -45,15 +45,13 @@ def look_across_splits(bench: Bench, gap: float) -> tuple[dict[str, float], dict
 
     It is looked at where `gap`, the network's own, asks for it; classes that training lacks are left out.
     """
+    if not gap > GAP or not _is_comparable(bench):
+        return {}, {}
     train, valid = bench.train, bench.valid
-    if not (bench.has_valid and gap > GAP) or train.ids is None or valid.ids is None:
-        return {}, {}
-    if train.images.ndim != 4 or train.images.shape[1:] != valid.images.shape[1:]:
-        return {}, {}
+    assert train.ids is not None
+    assert valid.ids is not None
     classes = np.unique(train.ids)
     is_known = np.isin(valid.ids, classes)
-    if len(classes) < 2 or not is_known.any():
-        return {}, {}
     ids, images = valid.ids[is_known], valid.images[is_known]
     fit, targets = _features(bench, train.images), (train.ids[:, None] == classes).astype(float)
     _, held_out = ridge_readings(fit, train.ids, num_permutations=2, seed=bench.problem.seed)
@@ -79,6 +77,15 @@ def look_across_splits(bench: Bench, gap: float) -> tuple[dict[str, float], dict
         "z of the accuracy of redone images": _z(redone[best], across),
     }
     return facts, {"validation images redone": best}
+
+
+def _is_comparable(bench: Bench) -> bool:
+    """Whether both splits hold images of one shape, with ids, some of which they share."""
+    train, valid = bench.train, bench.valid
+    if not bench.has_valid or train.ids is None or valid.ids is None or train.images.ndim != 4:
+        return False
+    is_alike = train.images.shape[1:] == valid.images.shape[1:]
+    return is_alike and len(np.unique(train.ids)) > 1 and bool(np.isin(valid.ids, train.ids).any())
 
 
 def _features(bench: Bench, images: Images) -> Float[np.ndarray, "n d"]:
