@@ -50,7 +50,7 @@ def test_scripts_live_in_one_process():
         (["--learning_rate=-1"], "error: flag --learning_rate=-1"),
         (["--typo=1"], "error: Unknown command line flag 'typo'"),
         (["stray"], "error: only flags are taken (see --help), got 'stray'"),
-        (["--fault=typo"], "error: fault must be one of biases_below_zero, blank_images"),
+        (["--fault=typo"], "error: fault must be one of augmented_inside, biases_below_zero, blank_images"),
         (["--npz=absent.npz"], "error: path must name a file, got 'absent.npz'"),
         (["--problem=absent:build"], "error: No module named 'absent'"),
     ],
