@@ -1,6 +1,5 @@
 """Longer runs: where short ones proved nothing, more of the training may, and time is left."""
 
-import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -12,16 +11,13 @@ from cnnprobe.doctor.observe import look_at_answers
 from cnnprobe.doctor.other_seeds import with_other_seeds
 from cnnprobe.doctor.progress import AT_LEAST, has_learnt, is_behind
 from cnnprobe.doctor.prove import Suspect, Tried
-from cnnprobe.doctor.run import MAX_STEPS, Run, planned_steps, steps_of_training
+from cnnprobe.doctor.run import Run, planned_steps
 from cnnprobe.doctor.screen import screen
-from cnnprobe.doctor.trial import OVERHEAD, Attempt, Plan, Scored, run_twin, settled_run
+from cnnprobe.doctor.trial import Attempt, Plan, Scored, lengthened, run_twin, settled_run
 
 T = TypeVar("T")
-WORTH_IT = 1.5  # times the steps made so far, from which a run is made again, unless it is the whole training
-LONGEST = 10 * MAX_STEPS  # steps: readings of each are kept
 MOST_SUSPECTS = 2  # more of them would leave no time for runs that are much longer
 PROOF = 4  # runs that a proof takes beside those from the first seed: two pairs from fresh ones
-USED = 0.8  # of the time left, since a run that the clock cuts is lost
 
 
 class Longer(NamedTuple):
@@ -70,21 +66,14 @@ def _is_far_behind(seen: Observation) -> bool:
 
 
 def _lengthened(plan: Plan, seen: Observation, run: Run, num_suspects: int) -> tuple[Plan | None, int]:
-    """Runs as long as the time left allows, up to the user's whole training; and for how many suspects that is.
+    """Runs as long as the time left allows, and for how many suspects; None where they would not be much longer.
 
-    With fewer suspects runs may be longer, and with none where the network is far behind. None where no run could be
-    much longer, or the pace is not known.
+    With fewer suspects runs may be longer, and with none where the network is far behind.
     """
-    whole = min(steps_of_training(seen.bench) or LONGEST, LONGEST)
-    pace = OVERHEAD * run.step_seconds
-    fixed = max(plan.cost_seconds - pace * plan.num_steps, 0.0)  # of a run: compilation and scoring
     for num in range(num_suspects, -1 if _is_far_behind(seen) else 0, -1):
-        seconds = USED * (plan.deadline - time.monotonic()) / (1 + num + (PROOF if num else 0))
-        affordable = (seconds - fixed) / pace if pace > 0 else 0.0
-        num_steps = int(min(whole, affordable))
-        if num_steps >= WORTH_IT * plan.num_steps or num_steps == whole > plan.num_steps:
-            cost = fixed + pace * num_steps
-            return plan._replace(num_steps=num_steps, run_seconds=seconds, cost_seconds=cost, controls={}), num
+        longer = lengthened(plan, run, runs=1 + num + (PROOF if num else 0))
+        if longer is not None:
+            return longer, num
     return None, 0
 
 

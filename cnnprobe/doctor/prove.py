@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cnnprobe.doctor.catch_up import catches_up
 from cnnprobe.doctor.causes.record import STAGES, Cause
 from cnnprobe.doctor.harm import DECISIVE, ENOUGH, LARGE, does_harm, gain_of
 from cnnprobe.doctor.observation import Observation
@@ -52,13 +53,19 @@ def proved(plan: Plan, seen: Observation, tried: list[Tried]) -> tuple[list[Find
         first = _first_cause(plan, helpful)
         helpful.remove(first)
         trial = _confirm(plan, first)
-        if does_harm(plan, trial, first.suspect.evidence.strength):
+        if _is_harm(plan, seen, first, trial):
             others = sorted(helpful, key=lambda item: -item.gain)
             others += [item for item in decisive if item is not first and item not in helpful]
             more = _proved_on_top(plan, seen, first, others)
             return [finding(seen, first.suspect, "cause", remedy=first.attempt.remedy, trial=trial), *more], failed
         failed[first.suspect.cause.id] = trial
     return [], failed
+
+
+def _is_harm(plan: Plan, seen: Observation, item: Tried, trial: Trial) -> bool:
+    """Whether the gain is beyond chance, and not one of time alone."""
+    strength = item.suspect.evidence.strength
+    return does_harm(plan, trial, strength) and not catches_up(plan, seen, item.attempt, trial, strength=strength)
 
 
 def _proved_on_top(plan: Plan, seen: Observation, first: Tried, others: list[Tried]) -> list[Finding]:
@@ -75,7 +82,7 @@ def _proved_on_top(plan: Plan, seen: Observation, first: Tried, others: list[Tri
         if second is None:
             continue
         trial = _confirm(after, second)
-        if does_harm(after, trial, item.suspect.evidence.strength):
+        if _is_harm(after, seen, second, trial):
             said = trial._replace(metric=f"{trial.metric}, on top of the first remedy,")
             findings.append(finding(seen, item.suspect, "cause", remedy=item.attempt.remedy, trial=said))
     return findings

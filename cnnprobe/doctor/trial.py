@@ -9,12 +9,15 @@ import numpy as np
 from cnnprobe.checks import NO_TIME
 from cnnprobe.doctor.bench import Bench, make_bench
 from cnnprobe.doctor.observation import Observation
-from cnnprobe.doctor.run import Run, planned_steps, score, settle, train_run
+from cnnprobe.doctor.run import MAX_STEPS, Run, planned_steps, score, settle, steps_of_training, train_run
 from cnnprobe.types import Curve, Problem, Remedy, Trial
 
 DATA = ("train", "valid", "preprocess", "preprocess_valid", "batches", "num_classes")  # fields that a bench is made of
 Tell: TypeAlias = Callable[[str], None]  # hears what is being done, in a few words
 OVERHEAD = 1.3  # for reading the data and scoring, beside the run itself
+WORTH_IT = 1.5  # times the steps made so far, from which a run is made again, unless it is the whole training
+LONGEST = 10 * MAX_STEPS  # steps: readings of each are kept
+USED = 0.8  # of the time left, since a run that the clock cuts is lost
 
 
 def say_nothing(_: str) -> None:
@@ -57,6 +60,22 @@ def make_plan(seen: Observation, *, run_seconds: float, deadline: float, tell: T
     first = Scored(seen.facts.get("validation accuracy", float("nan")), seen.run.curve)
     cost = OVERHEAD * seen.run.seconds
     return Plan(seen.bench, first.num_steps, run_seconds, cost, seen.num_settling, deadline, {0: first}, tell)
+
+
+def lengthened(plan: Plan, run: Run, *, runs: int) -> Plan | None:
+    """The same with runs so long that this many fit the time left, up to the user's whole training.
+
+    None where they could not be much longer, or the pace of `run` is not known.
+    """
+    whole = min(steps_of_training(plan.bench) or LONGEST, LONGEST)
+    pace = OVERHEAD * run.step_seconds
+    fixed = max(plan.cost_seconds - pace * plan.num_steps, 0.0)  # of a run: compilation and scoring
+    seconds = USED * (plan.deadline - time.monotonic()) / runs
+    num_steps = int(min(whole, (seconds - fixed) / pace)) if pace > 0 else 0
+    if not (num_steps >= WORTH_IT * plan.num_steps or num_steps == whole > plan.num_steps):
+        return None
+    cost = fixed + pace * num_steps
+    return plan._replace(num_steps=num_steps, run_seconds=seconds, cost_seconds=cost, controls={})
 
 
 def _reseeded(problem: Problem, seed: int) -> Problem:

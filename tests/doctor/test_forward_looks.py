@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnprobe.doctor.looks.forward import look_across_examples, look_at_first_layer
+from cnnprobe.doctor.looks.forward import look_across_examples, look_at_first_layer, look_at_symmetry
 from cnnprobe.types import Model
 
 KEY = jax.random.key(0)
@@ -41,3 +41,17 @@ def test_first_layer_is_fed_what_the_model_makes_of_its_images(tiny_bench):
     read = look_at_first_layer(bench, init(KEY, tiny_bench.train.images))
     assert read["first layer input mean"] == pytest.approx(images.mean(), rel=1e-4)
     assert read["first layer input standard deviation"] == pytest.approx(images.std(), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("start", "noise", "read"),
+    [
+        (0.0, 0.1, {}),  # a residual branch that starts as nothing: its units part, however slowly
+        (0.0, 0.0, {"initial unit likeness": 1.0, "last unit likeness": 1.0}),
+        (0.5, 0.1, {"initial unit likeness": 1.0, "last unit likeness": pytest.approx(0.99, abs=0.01)}),
+    ],
+)
+def test_copies_are_units_that_do_not_part_or_hardly_do(start, noise, read):
+    drawn = np.random.default_rng(0).normal(1, noise, (3, 3, 4, 8))
+    facts, name = look_at_symmetry({"conv": np.full((3, 3, 4, 8), start)}, {"conv": drawn})
+    assert (facts, name) == (read, "conv" if read else "")

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import cnnprobe as cp
-from cnnprobe.doctor import harm, longer, prove, run, trial
+from cnnprobe.doctor import catch_up, harm, longer, prove, run, trial
 from cnnprobe.doctor.causes.record import Advice, Cause
 from cnnprobe.doctor.longer import try_for_longer
 from cnnprobe.doctor.prove import Suspect, Tried
@@ -54,13 +54,13 @@ def ran(monkeypatch):
     def control(plan, seed):
         return plan.controls.setdefault(seed, scored_after(plan.bench.problem.batch_size, plan.num_steps))
 
-    for module in (trial, prove, longer, harm):
+    for module in (trial, prove, longer, harm, catch_up):
         monkeypatch.setattr(module, "run_twin", run_twin, raising=False)
         monkeypatch.setattr(module, "control", control, raising=False)
     monkeypatch.setattr(longer, "settled_run", settled_run)
     monkeypatch.setattr(longer, "look_at_answers", look_at_answers)
     monkeypatch.setattr(longer, "look_at_updates", lambda run: {"number of updates": len(run.curve.loss) / 10})
-    monkeypatch.setattr(longer, "steps_of_training", lambda bench: WHOLE)
+    monkeypatch.setattr(trial, "steps_of_training", lambda bench: WHOLE)
     monkeypatch.setattr(prove, "_rescued", lambda plan: frozenset())
     return made
 
@@ -128,13 +128,13 @@ def test_longer_runs_are_no_longer_than_the_whole_training(tiny_bench, lost, ran
 
 
 def test_of_a_loader_without_end_some_thousand_steps_are_run(tiny_bench, lost, ran, monkeypatch):
-    monkeypatch.setattr(longer, "steps_of_training", lambda bench: None)
+    monkeypatch.setattr(trial, "steps_of_training", lambda bench: None)
     plan = plan_of(tiny_bench, own=NEVER, seconds=float("inf"))
-    assert try_for_longer(plan, lost_with(plan, lost), ()).plan.num_steps == longer.LONGEST
+    assert try_for_longer(plan, lost_with(plan, lost), ()).plan.num_steps == trial.LONGEST
 
 
 def test_the_rest_of_a_short_training_is_run_too(tiny_bench, lost, ran, monkeypatch):
-    monkeypatch.setattr(longer, "steps_of_training", lambda bench: 120)
+    monkeypatch.setattr(trial, "steps_of_training", lambda bench: 120)
     plan = plan_of(tiny_bench, own=NEVER, seconds=80)
     assert try_for_longer(plan, lost_with(plan, lost), ()).plan.num_steps == 120
 
@@ -258,3 +258,28 @@ def test_a_network_that_needs_longer_is_run_for_longer_and_healthy(monkeypatch):
     assert diagnosis.verdict == "healthy"
     assert "ran 300 steps" in diagnosis.summary
     assert "running the network for 300 steps" in said
+
+
+@pytest.mark.parametrize(
+    ("own", "strength", "seconds", "severity"),
+    [
+        (1000, 0.6, 80, "warning"),  # the rest of the training brings the same
+        (NEVER, 0.6, 80, "cause"),  # nothing but the remedy does
+        (1000, 1.0, 80, "cause"),  # the evidence speaks for itself
+        (1000, 0.6, 12, "cause"),  # no time is left to find out
+    ],
+)
+def test_a_gain_of_time_alone_is_no_harm(own, strength, seconds, severity, tiny_bench, lost, ran):
+    plan = plan_of(tiny_bench, own=own, seconds=seconds)
+    seen = lost_with(plan, lost)._replace(run=SHORT)
+    assert found_by(plan, seen, suspect("order", "data", 50, strength=strength)) == [("order", severity)]
+
+
+def test_what_gains_at_the_end_of_the_training_too_is_harm(tiny_bench, lost, ran, monkeypatch):
+    def run_twin(plan, problem, seed):
+        return Scored(1.0 if plan.num_steps > 100 else 0.6, curve(plan.num_steps))
+
+    monkeypatch.setattr(catch_up, "run_twin", run_twin)
+    monkeypatch.setattr(prove, "run_twin", run_twin)
+    plan = plan_of(tiny_bench, own=1000, seconds=80)
+    assert found_by(plan, lost_with(plan, lost), suspect("order", "data", 50, strength=0.6)) == [("order", "cause")]

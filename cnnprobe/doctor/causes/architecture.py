@@ -9,6 +9,7 @@ from cnnprobe.doctor.causes import augmentation, inputs, labels, optimisation, p
 from cnnprobe.doctor.causes.loss import is_over_axes
 from cnnprobe.doctor.causes.record import Advice, Cause, graded_log, highest, lowest, readings, rising
 from cnnprobe.doctor.harm import DECISIVE
+from cnnprobe.doctor.looks.forward import COPIES
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.progress import has_learnt
 from cnnprobe.doctor.remedies import redraw_everything, redraw_parameters, use_relu
@@ -31,11 +32,11 @@ UPSTREAM = 0.5  # strength from which another cause is held to have killed the u
 def _symmetric(seen: Observation) -> Evidence | None:
     """Units of one hidden layer that start as copies of each other and stay so."""
     first, last = fact(seen, "initial unit likeness"), fact(seen, "last unit likeness")
-    copied = rising(first, max(0.99, highest("initial unit likeness")), 0.9999)
+    copied = rising(first, max(0.99, highest("initial unit likeness")), COPIES)
     strength = min(copied, rising(last, max(STILL_ALIKE, highest("last unit likeness")), 0.99))
     if not strength:
         return None
-    stay = "stay copies" if last > 0.9999 else f"hardly part (the cosine of two of them ends at {last:.2g})"
+    stay = "stay copies" if last > COPIES else f"hardly part (the cosine of two of them ends at {last:.2g})"
     sentence = (
         f"All units of {seen.names.get('symmetric layer', 'a hidden layer')} start with the same weights, so they get"
         f" the same gradient and {stay}."

@@ -1,5 +1,6 @@
 """What the network does with its images: before any update, and after the run."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from cnnprobe.types import Images, Params, State
 NUM_PROBED = 256  # images
 NUM_CROSSED = 8  # images whose Jacobian is looked at
 SMALLEST_FAN_IN = 4  # weights below which the cosine of two random units is large by chance
+COPIES = 0.9999  # cosine from which two units are one
 TINY = 1e-30
 
 
@@ -78,15 +80,22 @@ def look_at_symmetry(first: Params, last: Params) -> tuple[dict[str, float], str
     """How alike the units of the most symmetric layer are before the run and after it, and the layer's name.
 
     A layer that starts with equal units and ends with different ones is sound: an output layer of zeros, whose units
-    the labels tell apart. So the layer whose likeness lasts is the one reported.
+    the labels tell apart. So the layer whose likeness lasts is the one reported. A layer of zeros is sound where its
+    units part at all: a residual branch that starts as nothing.
     """
-    pairs = per_layer(lambda a, b: (_likeness(np.asarray(a)), _likeness(np.asarray(b))), first, jax.device_get(last))
+    pairs = per_layer(lambda a, b: _likenesses(np.asarray(a), np.asarray(b)), first, jax.device_get(last))
     lasting = {name: pair for name, pair in pairs.items() if not np.isnan(pair).any()}
     if not lasting:
         return {}, ""
     worst = max(lasting, key=lambda name: min(lasting[name]))
     before, after = lasting[worst]
     return {"initial unit likeness": before, "last unit likeness": after}, worst
+
+
+def _likenesses(first: np.ndarray, last: np.ndarray) -> tuple[float, float]:
+    """`_likeness` of one layer before the run and after it; NaN for zeros whose units have parted."""
+    before, after = _likeness(first), _likeness(last)
+    return (math.nan, math.nan) if not first.any() and after < COPIES else (before, after)
 
 
 def _likeness(kernel: np.ndarray) -> float:
