@@ -8,7 +8,6 @@ import jax
 from cnnprobe.checks import check_at_least, check_callable
 from cnnprobe.doctor.bench import make_bench
 from cnnprobe.doctor.conclude import conclude, unreadable
-from cnnprobe.doctor.learning_curve import with_learning_curve
 from cnnprobe.doctor.observe import observe
 from cnnprobe.doctor.other_seeds import with_other_seeds
 from cnnprobe.doctor.rank import suspect, weigh
@@ -64,7 +63,7 @@ def diagnose(
     tell("running the network as it is")
     seen = observe(bench, seconds=run_seconds, deadline=deadline)
     plan = make_plan(seen, run_seconds=run_seconds, deadline=deadline, tell=tell)
-    seen = with_learning_curve(plan, with_other_seeds(plan, seen))
+    seen = with_other_seeds(plan, seen)
     suspects = suspect(seen)
     tell(f"suspected: {'; '.join(item.cause.title for item in suspects) or 'nothing'}")
     weighed = weigh(plan, seen, suspects)

@@ -18,6 +18,7 @@ RIVAL = 0.7  # share of the best gain from which an earlier cause is held to exp
 SEEDS = 3
 MOST_SEEDS = 6  # where three leave it to chance
 IN_NETWORK = {"loss", "architecture", "regularisation"}  # stages of faults that another network does not have
+CLEAR = 2 * ENOUGH  # points that each of two seeds must gain to prove what speaks for itself
 REPLACEMENTS = 6  # runs' worth of time that substitution takes
 
 
@@ -123,13 +124,14 @@ def _confirm(plan: Plan, item: Tried) -> Trial:
 def _is_decided(plan: Plan, scored: dict[int, Scored], strength: float) -> bool:
     """Whether two seeds gained so much, or three so clearly or so little, that no other can change what it means.
 
-    Of the pairs of calibration runs that differ in nothing but their seed one in forty gains as much as `LARGE`.
+    Of the pairs of calibration runs that differ in nothing but their seed one in forty gains as much as `LARGE`. Where
+    the evidence speaks for itself less than that is enough.
     """
     if len(scored) not in (2, SEEDS):
         return False
     trial = make_trial(plan, scored)
     if len(scored) < SEEDS:
-        return bool(np.min(trial.remedied - trial.control) >= LARGE)
+        return bool(np.min(trial.remedied - trial.control) >= (CLEAR if strength >= DECISIVE else LARGE))
     return not trial.gain >= ENOUGH or does_harm(plan, trial, strength)
 
 

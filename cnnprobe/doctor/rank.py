@@ -7,6 +7,7 @@ from typing import NamedTuple
 from cnnprobe.doctor.causes import CAUSES
 from cnnprobe.doctor.causes.record import STAGES, Cause
 from cnnprobe.doctor.harm import DECISIVE, ENOUGH, SUFFICIENT
+from cnnprobe.doctor.learning_curve import with_learning_curve
 from cnnprobe.doctor.longer import try_for_longer
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.progress import has_learnt, is_cut_short, solved_from
@@ -101,12 +102,20 @@ def weigh(plan: Plan, seen: Observation, suspects: tuple[Suspect, ...]) -> Weigh
     causes, failed = proved(plan, seen, tried)
     trials = _trials(plan, tried) | failed
     if not causes:
-        plan, seen, again, skipped = try_for_longer(plan, seen, tried)
-        untried += skipped
-        causes, failed = proved(plan, seen, again)
-        trials |= _trials(plan, again) | failed
+        plan, seen, again, skipped = try_for_longer(plan, with_learning_curve(plan, seen), tried)
+        late = _late(seen, suspects)
+        more, left_out = _screen(plan, seen, late)
+        suspects, tried, untried = (*suspects, *late), [*tried, *more], [*untried, *skipped, *left_out]
+        causes, failed = proved(plan, seen, [*again, *more])
+        trials |= _trials(plan, [*again, *more]) | failed
     findings = _add_unproved(seen, suspects, tried, causes, trials)
     return Weighed(tuple(sorted(findings, key=lambda finding: finding.severity != "cause")), tuple(untried), plan, seen)
+
+
+def _late(seen: Observation, suspects: Iterable[Suspect]) -> tuple[Suspect, ...]:
+    """What the learning curve or a longer run speaks for, and the short run did not."""
+    known = {item.cause.id for item in suspects}
+    return tuple(item for item in suspect(seen) if item.cause.id not in known)
 
 
 def _trials(plan: Plan, tried: Iterable[Tried]) -> dict[str, Trial]:

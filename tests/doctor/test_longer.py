@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import cnnprobe as cp
-from cnnprobe.doctor import catch_up, harm, longer, prove, run, trial
+from cnnprobe.doctor import catch_up, harm, longer, prove, rank, run, trial
 from cnnprobe.doctor.causes.record import Advice, Cause
 from cnnprobe.doctor.longer import try_for_longer
 from cnnprobe.doctor.prove import Suspect, Tried
@@ -110,8 +110,6 @@ def found_by(plan, seen, *suspects):
 
 @pytest.fixture(autouse=True)
 def known_causes(monkeypatch):
-    from cnnprobe.doctor import rank
-
     known = tuple(suspect(name, stage, 0).cause for name, stage in {"order": "data", "step": "optimisation"}.items())
     monkeypatch.setattr(rank, "CAUSES", known)
 
@@ -258,6 +256,13 @@ def test_a_network_that_needs_longer_is_run_for_longer_and_healthy(monkeypatch):
     assert diagnosis.verdict == "healthy"
     assert "ran 300 steps" in diagnosis.summary
     assert "running the network for 300 steps" in said
+
+
+def test_what_the_longer_run_alone_speaks_for_is_tried_too(tiny_bench, lost, ran, monkeypatch):
+    late = suspect("order", "data", 2000)
+    monkeypatch.setattr(rank, "suspect", lambda seen: (late,) if seen.facts["number of updates"] > 10 else ())
+    plan = plan_of(tiny_bench, own=NEVER, seconds=1000)
+    assert found_by(plan, lost_with(plan, lost)) == [("order", "cause")]
 
 
 @pytest.mark.parametrize(

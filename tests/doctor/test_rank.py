@@ -74,9 +74,11 @@ def test_remedy_that_gains_makes_a_cause(plan, healthy):
     assert severities(plan, healthy, suspect("step", "optimisation", 80)) == [("step", "cause")]
 
 
-@pytest.mark.parametrize(("percent", "seeds"), [(80, (1, 2)), (30, (1, 2, 3))])
-def test_trial_reports_fresh_seeds_until_there_is_no_doubt(percent, seeds, plan, healthy):
-    findings = weigh(low(plan), healthy, (suspect("step", "optimisation", percent),)).findings
+@pytest.mark.parametrize(
+    ("percent", "strength", "seeds"), [(80, 0.8, (1, 2)), (30, 0.8, (1, 2, 3)), (30, 1.0, (1, 2)), (19, 1.0, (1, 2, 3))]
+)
+def test_trial_reports_fresh_seeds_until_there_is_no_doubt(percent, strength, seeds, plan, healthy):
+    findings = weigh(low(plan), healthy, (suspect("step", "optimisation", percent, strength=strength),)).findings
     np.testing.assert_allclose(findings[0].trial.remedied, [percent / 100 + 0.001 * seed for seed in seeds])
     assert findings[0].trial.gain == pytest.approx(percent / 100 - 0.1 + 0.001 * np.mean(seeds))
 
