@@ -7,6 +7,7 @@ from cnnprobe.checks import NO_TIME
 from cnnprobe.doctor.bench import above_chance
 from cnnprobe.doctor.causes.noise import is_limited_by_noise
 from cnnprobe.doctor.harm import ENOUGH
+from cnnprobe.doctor.locate import located
 from cnnprobe.doctor.observation import Observation, error_text, fact
 from cnnprobe.doctor.progress import BASELINE, has_learnt, is_behind, is_cut_short, may_be_luck
 from cnnprobe.doctor.trial import Plan, control, scored_run
@@ -62,7 +63,7 @@ def _without_fault(plan: Plan, seen: Observation) -> tuple[str, str]:
         )
     if not has_learnt(seen):
         guess = "which its seeds leave to chance" if may_be_luck(seen) else "which is no better than a guess"
-        return "cannot-tell", f"{_steps(seen)}, {guess}, but no known cause explains it."
+        return "cannot-tell", f"{_steps(seen)}, {guess}, but no known cause explains it.{located(plan, seen)}"
     if fact(seen, "end loss ratio") > WORSE:
         worse = fact(seen, "end loss ratio")
         return "cannot-tell", f"{_steps(seen)}, but its loss is still {worse:.3g} times that of a blind guess."
@@ -78,6 +79,7 @@ def _without_fault(plan: Plan, seen: Observation) -> tuple[str, str]:
         return "cannot-tell", (
             f"{_steps(seen)}, where a linear rule on features of a fixed random network reaches"
             f" {fact(seen, BASELINE):.0%}: something holds it back, but no known cause explains it."
+            f"{located(plan, seen)}"
         )
     return "healthy", f"{_steps(seen)}. No fault was found."
 
