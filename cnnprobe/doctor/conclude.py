@@ -59,7 +59,8 @@ def _without_fault(plan: Plan, seen: Observation) -> tuple[str, str]:
     if gain >= ENOUGH:
         return (
             "under-trained",
-            f"{_steps(seen)}; {LONGER} times as many bring {gain:.0%} points more: train for longer.",
+            f"{_steps(seen)}; {LONGER} times as many bring {100 * gain:.0f} points more: train for longer."
+            f"{located(plan, seen) if is_behind(seen) else ''}",
         )
     if not has_learnt(seen):
         guess = "which its seeds leave to chance" if may_be_luck(seen) else "which is no better than a guess"

@@ -3,8 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from cnnprobe.doctor import locate
-from cnnprobe.doctor.conclude import conclude
+from cnnprobe.doctor import conclude, locate
 from cnnprobe.doctor.run import Run
 from cnnprobe.doctor.trial import Plan, Scored
 from cnnprobe.types import Curve, Model
@@ -18,7 +17,7 @@ def concluded(healthy, bench, *, reached, run=RUN, seconds=0.0, controls=None):
     seen = healthy._replace(run=run, facts={**healthy.facts, **facts, "number of steps": 100.0})
     controls = {0: Scored(reached, CURVE)} if controls is None else controls
     plan = Plan(bench, 100, 1.0, 1.0, 0, time.monotonic() + seconds, controls)
-    return conclude(plan, seen, (), (), time.monotonic())
+    return conclude.conclude(plan, seen, (), (), time.monotonic())
 
 
 @pytest.mark.parametrize(("reached", "verdict"), [(0.8, "healthy"), (0.5, "cannot-tell")])
@@ -57,3 +56,16 @@ def test_a_run_that_the_budget_cut_is_not_said_to_be_held_back(healthy, tiny_ben
     diagnosis = concluded(healthy, tiny_bench, reached=0.5, run=RUN._replace(is_complete=False))
     assert diagnosis.verdict == "cannot-tell"
     assert "Give it more seconds" in diagnosis.summary
+
+
+@pytest.mark.parametrize(("reached", "is_located"), [(0.5, True), (0.75, False)])
+def test_one_that_more_steps_help_is_under_trained_and_one_far_behind_is_held_back_too(
+    reached, is_located, healthy, tiny_bench, monkeypatch
+):
+    monkeypatch.setattr(conclude, "scored_run", lambda problem, bench, plan: Scored(0.95, CURVE))
+    monkeypatch.setattr(locate, "run_twin", lambda plan, problem, seed: Scored(0.95, CURVE))
+    whole = healthy._replace(facts={**healthy.facts, "steps of the whole training": 100.0})
+    diagnosis = concluded(whole, tiny_bench, reached=reached, seconds=100.0)
+    assert diagnosis.verdict == "under-trained"
+    assert f"3 times as many bring {100 * (0.95 - reached):.0f} points more" in diagnosis.summary
+    assert ("Adam in place of the optimizer it reaches 95%" in diagnosis.summary) == is_located
