@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from cnnprobe.doctor.bench import Bench
 from cnnprobe.doctor.looks.loss import LossLook
 from cnnprobe.doctor.run import Run
@@ -32,6 +34,14 @@ class Observation(NamedTuple):
 def fact(seen: Observation, name: str) -> float:
     """One measured number; NaN where it was not measured, which fails every comparison."""
     return seen.facts.get(name, math.nan)
+
+
+def pairing_z(seen: Observation, *, of: str = "") -> float:
+    """How clearly images tell their labels: standard deviations above shuffled ones, of the simple rule that is best.
+
+    `of="stored "`: for the images as they are stored, not as they are fed.
+    """
+    return float(np.fmax(fact(seen, f"{of}pixel neighbours z"), fact(seen, f"{of}random features z")))
 
 
 def error_text(error: Exception) -> str:

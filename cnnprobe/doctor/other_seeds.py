@@ -7,7 +7,7 @@ import numpy as np
 from cnnprobe.doctor.bench import halfway
 from cnnprobe.doctor.harm import errors_of_chance
 from cnnprobe.doctor.looks.passes import FEWEST_FOR_PAIRING, PAIRED_Z
-from cnnprobe.doctor.observation import Observation, fact
+from cnnprobe.doctor.observation import Observation, fact, pairing_z
 from cnnprobe.doctor.progress import AT_LEAST, beats_chance
 from cnnprobe.doctor.trial import Plan, control
 
@@ -46,5 +46,5 @@ def _over_seeds(reached: list[float]) -> dict[str, float]:
 def _may_be_luck(seen: Observation) -> bool:
     """Whether neither neighbours nor random features find the labels, and the network not clearly."""
     enough = seen.bench.has_valid and fact(seen, "images read") >= FEWEST_FOR_PAIRING
-    hidden = fact(seen, "pixel neighbours z") < PAIRED_Z and fact(seen, "random features z") < PAIRED_Z
-    return enough and hidden and beats_chance(seen) and fact(seen, "validation accuracy") < halfway(seen.bench)
+    is_doubtful = beats_chance(seen) and fact(seen, "validation accuracy") < halfway(seen.bench)
+    return enough and is_doubtful and pairing_z(seen) < PAIRED_Z

@@ -2,7 +2,7 @@
 
 from cnnprobe.doctor.causes.record import Advice, Cause, graded, lowest, readings
 from cnnprobe.doctor.looks.passes import PAIRED_Z, UNSURE_Z
-from cnnprobe.doctor.observation import Observation, fact
+from cnnprobe.doctor.observation import Observation, fact, pairing_z
 from cnnprobe.doctor.progress import is_behind
 from cnnprobe.doctor.remedies_data import drop_augmentation, train_as_stored
 from cnnprobe.doctor.remedies_network import feed_as_evaluated
@@ -68,8 +68,7 @@ def _is_read(seen: Observation) -> bool:
 
 def _by_loader(seen: Observation) -> Evidence | None:
     """A loader that never yields an image twice, and whose images say nothing of labels that stored ones tell."""
-    own = max(fact(seen, "pixel neighbours z"), fact(seen, "random features z"))
-    stored = max(fact(seen, "stored pixel neighbours z"), fact(seen, "stored random features z"))
+    own, stored = pairing_z(seen), pairing_z(seen, of="stored ")
     if not (own < PAIRED_Z and stored > UNSURE_Z and fact(seen, "images seen twice") == 0):
         return None
     sentence = (

@@ -10,7 +10,7 @@ from cnnprobe.doctor.bands import healthy_band
 from cnnprobe.doctor.causes.record import TINY, Advice, Cause, graded, graded_log, highest, lowest, readings, rising
 from cnnprobe.doctor.looks.passes import PAIRED_Z, UNSURE_Z
 from cnnprobe.doctor.looks.transfer import ways
-from cnnprobe.doctor.observation import Observation, fact
+from cnnprobe.doctor.observation import Observation, fact, pairing_z
 from cnnprobe.doctor.progress import BEHIND
 from cnnprobe.doctor.remedies_data import keep_examples, prepare_anew, read_valid_otherwise, standardise_inputs
 from cnnprobe.types import Dataset, Evidence, Problem, Reading, Remedy
@@ -161,9 +161,7 @@ def _corrupt(seen: Observation) -> Evidence | None:
 
 def _spoilt(seen: Observation) -> Evidence | None:
     """Labels that images tell as they are stored, and that `preprocess` hides from features and network."""
-    own, stored = (
-        max(fact(seen, f"{of}pixel neighbours z"), fact(seen, f"{of}random features z")) for of in ("", "stored ")
-    )
+    own, stored = pairing_z(seen), pairing_z(seen, of="stored ")
     if not stored > UNSURE_Z or not _is_prepared(seen) or _reads_prepared(seen):
         return None
     strength = graded(own, PAIRED_Z + 1, 2.0)

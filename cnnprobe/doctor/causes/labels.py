@@ -13,7 +13,7 @@ from cnnprobe.doctor.learning_curve import FITTED
 from cnnprobe.doctor.looks.numbering import best_numbering
 from cnnprobe.doctor.looks.passes import FEWEST_FOR_PAIRING, PAIRED_Z, UNSURE_Z
 from cnnprobe.doctor.looks.splits import training_ids
-from cnnprobe.doctor.observation import Observation, fact
+from cnnprobe.doctor.observation import Observation, fact, pairing_z
 from cnnprobe.doctor.progress import beats_chance
 from cnnprobe.doctor.remedies import expect_shares, use_cross_entropy
 from cnnprobe.doctor.remedies_data import balance_classes, map_labels, renumber_valid, shuffle_batches, train_as_stored
@@ -64,7 +64,7 @@ def _is_numbered_otherwise(seen: Observation) -> bool:
     others = ("label out of range share", "label non integer share", "classes missing from training")
     if any(fact(seen, name) > 0 for name in others):
         return False
-    is_paired = max(fact(seen, "pixel neighbours z"), fact(seen, "random features z")) > UNSURE_Z
+    is_paired = pairing_z(seen) > UNSURE_Z
     regained = fact(seen, RENUMBERED) > GIVEN_BACK * fact(seen, "training accuracy")
     fits = fact(seen, "training accuracy") > halfway(seen.bench)
     return is_paired and fits and regained and fact(seen, "accuracy gained by other class numbers") > 2 * ENOUGH
@@ -127,7 +127,7 @@ def _advise_encoding(seen: Observation) -> Advice:
 def _unrelated(seen: Observation) -> Evidence | None:
     """Neither neighbours nor random features find the labels in the images, and nor did the network."""
     pixels, features = fact(seen, "pixel neighbours z"), fact(seen, "random features z")
-    enough = fact(seen, "images read") >= FEWEST_FOR_PAIRING or _stored_z(seen) > UNSURE_Z
+    enough = fact(seen, "images read") >= FEWEST_FOR_PAIRING or pairing_z(seen, of="stored ") > UNSURE_Z
     # Without held-out images the network's own accuracy may be memory, and says nothing.
     generalises = seen.bench.has_valid and beats_chance(seen)
     if not (enough and pixels < PAIRED_Z and features < PAIRED_Z and not generalises) or _is_loaders_doing(seen):
@@ -145,18 +145,13 @@ def _is_loaders_doing(seen: Observation) -> bool:
     problem = seen.bench.problem
     is_prepared = problem.batches is None and problem.preprocess is not None
     is_changed = is_prepared or fact(seen, "images seen twice") == 0
-    by_images = _stored_z(seen) > UNSURE_Z and is_changed
+    by_images = pairing_z(seen, of="stored ") > UNSURE_Z and is_changed
     return dealt_anew_share(seen) > MOVED or by_images
-
-
-def _stored_z(seen: Observation) -> float:
-    """How clearly the stored pairs belong together, where those that the model is fed do not."""
-    return max(fact(seen, "stored pixel neighbours z"), fact(seen, "stored random features z"))
 
 
 def _stored_pairs(seen: Observation) -> tuple[Remedy, ...]:
     """The stored pairs, where those alone are sound."""
-    return (train_as_stored,) if _stored_z(seen) > UNSURE_Z else ()
+    return (train_as_stored,) if pairing_z(seen, of="stored ") > UNSURE_Z else ()
 
 
 def _advise_unrelated(seen: Observation) -> Advice:

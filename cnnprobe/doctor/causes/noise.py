@@ -4,7 +4,7 @@ import math
 
 from cnnprobe.doctor.causes.pairing import MOVED, dealt_anew_share
 from cnnprobe.doctor.causes.record import Advice, Cause, graded, highest, is_cross_entropy_of_logits, readings
-from cnnprobe.doctor.observation import Observation, fact
+from cnnprobe.doctor.observation import Observation, fact, pairing_z
 from cnnprobe.doctor.remedies_data import drop_suspicious, use_robust_loss
 from cnnprobe.types import Dataset, Evidence, Remedy
 
@@ -28,7 +28,7 @@ def noise_start() -> float:
 def contradicted_share(seen: Observation) -> float:
     """Share of labels that images contradict where they leave no doubt; NaN where labels or features cannot tell."""
     share = fact(seen, "contradicted label share")
-    linked = max(fact(seen, "pixel neighbours z"), fact(seen, "random features z")) > LINKED_Z
+    linked = pairing_z(seen) > LINKED_Z
     found = fact(seen, "random features accuracy") >= FOUND * (1 - share)
     is_told = linked and found and fact(seen, "images read") >= FEWEST_READ and not dealt_anew_share(seen) > MOVED
     return share if is_told else math.nan
