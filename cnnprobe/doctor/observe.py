@@ -168,7 +168,9 @@ def _before(
         facts |= {f"loss {name.replace('_', ' ')}": value for name, value in numbers_of(fed).items()}
         blind = float(fed.uniform)
     facts["initial input sensitivity"] = sensitivity(outputs.scores)
-    value = attempt("the user's loss", lambda: first_loss(bench, outputs), None)
+    facts |= attempt("the look at the penalty", lambda: look_at_penalty(bench, weights, outputs), {})
+    is_penalised = "penalty share of a gradient" in facts
+    value = attempt("the user's loss", lambda: first_loss(bench, outputs, is_penalised=is_penalised), None)
     if value is not None:
         facts["initial loss"] = float(check_loss(value, bench.problem.loss))
         facts["initial loss ratio"] = facts["initial loss"] / blind if blind > 0 else float("nan")
@@ -178,7 +180,6 @@ def _before(
     facts |= attempt("the look at the first layer", lambda: look_at_first_layer(bench, weights), {})
     facts |= attempt("the look at the augmentation inside", lambda: look_inside(bench, weights, facts), {})
     facts |= attempt("the look across examples", lambda: look_across_examples(bench, weights), {})
-    facts |= attempt("the look at the penalty", lambda: look_at_penalty(bench, weights, outputs), {})
     return outputs, blind, loss, graph
 
 

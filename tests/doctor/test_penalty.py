@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnprobe.doctor.looks.forward import run_forward
+from cnnprobe.doctor.looks.forward import first_loss, run_forward
 from cnnprobe.doctor.looks.penalty import look_at_penalty
 from cnnprobe.doctor.remedies import weaken_penalty
 from cnnprobe.types import Model
@@ -52,6 +52,16 @@ def test_share_is_that_of_the_norms_of_both_gradients(tiny_bench):
 @pytest.mark.parametrize("penalty", [lambda p, _: -squares(p, _), lambda _, outputs: jnp.mean(outputs)])
 def test_what_does_not_pull_to_zero_is_no_penalty(penalty, tiny_bench):
     assert read(with_penalty(tiny_bench, penalty, 1.0)) == {}
+
+
+def test_the_first_loss_is_read_without_the_penalty(tiny_bench):
+    bench = with_penalty(tiny_bench, squares, 10.0)
+    outputs = run_forward(bench, bench.problem.model.init(KEY, bench.train.images))
+    whole, alone = (first_loss(bench, outputs, is_penalised=is_penalised) for is_penalised in (False, True))
+    scores, labels = outputs.raw[0][: len(outputs.scores)], tiny_bench.train.labels
+    rows = min(bench.problem.batch_size, len(scores))
+    assert alone == pytest.approx(float(cross_entropy(scores[:rows], labels[:rows])), rel=1e-5)
+    assert whole == pytest.approx(float(alone + outputs.raw[1]), rel=1e-5)
 
 
 def test_nothing_is_measured_where_the_model_returns_scores_alone(tiny_bench):

@@ -69,10 +69,17 @@ def sensitivity(scores: Float[np.ndarray, "batch units"]) -> float:
     return float(input_sensitivity(both))
 
 
-def first_loss(bench: Bench, outputs: Probed) -> Any:
-    """What the user's loss returns for the first outputs, in a batch of the user's size."""
+def first_loss(bench: Bench, outputs: Probed, *, is_penalised: bool) -> Any:
+    """What the user's loss returns for the first outputs, in a batch of the user's size; without the penalty if any."""
     size = min(bench.problem.batch_size, len(outputs.scores))
-    rows = jax.tree.map(lambda x: jnp.asarray(x)[:size] if np.ndim(x) else x, outputs.raw)
+
+    def kept(leaf: Array) -> Array:
+        """The rows of a batch; of a single number nothing, where that is the penalty."""
+        if np.ndim(leaf):
+            return jnp.asarray(leaf)[:size]
+        return jnp.zeros_like(leaf) if is_penalised else leaf
+
+    rows = jax.tree.map(kept, outputs.raw)
     return bench.problem.loss(rows, jnp.asarray(bench.train.labels[:size]))
 
 
