@@ -167,7 +167,7 @@ def _before(
         fed = loss.fed_with(names["outputs"])
         facts |= {f"loss {name.replace('_', ' ')}": value for name, value in numbers_of(fed).items()}
         blind = float(fed.uniform)
-    facts["initial input sensitivity"] = sensitivity(outputs.scores)
+    facts["initial input sensitivity"] = sensitivity(outputs.scores, bench.num_classes)
     facts |= attempt("the look at the penalty", lambda: look_at_penalty(bench, weights, outputs), {})
     is_penalised = "penalty share of a gradient" in facts
     value = attempt("the user's loss", lambda: first_loss(bench, outputs, is_penalised=is_penalised), None)
@@ -261,7 +261,7 @@ def _after(
     facts |= seen
     outputs = attempt("the trained model's forward pass", lambda: run_forward(bench, run.last), None)
     if outputs is not None:
-        facts["end input sensitivity"] = sensitivity(outputs.scores)
+        facts["end input sensitivity"] = sensitivity(outputs.scores, bench.num_classes)
     dropped = {
         "has_dropout": facts.get("strongest dropout rate", 0.0) > 0,
         "augments": facts.get("augments inside", 0.0) > 0,

@@ -169,6 +169,15 @@ def test_loader_that_breaks_the_pairs_is_mended_by_the_stored_ones(healthy):
     assert len(cause.remedies(seen)) == 1
 
 
+@pytest.mark.parametrize(("reached", "stored", "is_shown"), [(0.1, 8.0, True), (0.9, 8.0, False), (0.1, 5.0, False)])
+def test_what_preprocess_hides_is_shown_by_a_network_that_learns_nothing(reached, stored, is_shown, healthy):
+    facts = {"pixel neighbours z": 0.1, "random features z": -0.4, "validation accuracy": reached}
+    facts |= {"stored random features z": stored, "stored random features accuracy": 0.4}
+    problem = healthy.bench.problem._replace(preprocess=lambda images: 0 * images)
+    seen = healthy._replace(facts={**healthy.facts, **facts}, bench=healthy.bench._replace(problem=problem))
+    assert BY_ID["inputs-blank-or-corrupt"].shows_harm(seen) is is_shown
+
+
 def test_small_leak_is_tried_and_a_harmful_one_is_not(healthy):
     small = with_facts(healthy, "train-valid-overlap", **{"accuracy owed to the leak": 0.01})
     arrays = small.bench.problem._replace(valid=cp.Dataset(np.zeros((30, 8, 8, 1)), np.zeros(30, int)))
@@ -276,3 +285,18 @@ def test_blank_images_are_left_out_where_enough_others_are_left(num_blank, num_l
     seen = healthy._replace(bench=healthy.bench._replace(problem=problem))
     remedies = BY_ID["inputs-blank-or-corrupt"].remedies(seen)
     assert [len(remedy(problem).train.images) for remedy in remedies] == ([] if num_left is None else [num_left])
+
+
+def test_a_metric_that_cannot_name_a_class_is_named_whatever_the_outputs_are(healthy):
+    facts = {"share of images your metric cannot name": 0.2, "class your metric never gives": 4.0}
+    mute = healthy._replace(facts={**healthy.facts, **facts})
+    found, advice = BY_ID["metric-bug"].evidence(mute), BY_ID["metric-bug"].advice(mute)
+    assert found.strength == 1.0
+    assert "class 4" in found.sentence
+    assert "class 4" in advice.text
+    ordinal = mute._replace(facts={**mute.facts, "output width": 9.0, "number of outputs": 1.0})
+    own = ordinal._replace(
+        bench=mute.bench._replace(problem=mute.bench.problem._replace(predict=lambda outputs: outputs))
+    )
+    assert BY_ID["output-units-not-classes"].evidence(ordinal) is not None
+    assert BY_ID["output-units-not-classes"].evidence(own) is None

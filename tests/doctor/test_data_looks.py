@@ -205,6 +205,30 @@ def test_flipped_metric_never_agrees():
     assert facts["accuracy by your metric"] == pytest.approx(1 - facts["accuracy of the outputs"])
 
 
+def thresholds_passed(outputs):
+    return (outputs > 0).sum(axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("width", "predict", "share", "named"),
+    [
+        (4, thresholds_passed, 0.0, None),
+        (4, lambda outputs: jnp.argmin(outputs > 0, axis=-1), 0.2, 4),  # all passed: no False to find
+        (1, lambda outputs: jnp.round(outputs[:, 0]), 0.0, None),  # a number for each image
+        (1, lambda outputs: outputs[:, 0] > 0, 0.6, 2),
+        (5, lambda outputs: jnp.argsort(outputs, axis=-1)[:, 0], 0.0, None),  # wrong, and no class is out of reach
+        (4, lambda outputs: jnp.argmax(outputs, axis=-1), None, None),  # too few scores
+        (4, lambda outputs: jnp.argmax(outputs[:20] > 0, axis=-1), None, None),  # for outputs of one length
+    ],
+)
+def test_classes_that_a_metric_never_gives_are_found(width, predict, share, named):
+    bench = make_bench(problem(predict=predict))
+    bench = bench._replace(num_classes=5, valid=bench.valid._replace(ids=np.repeat(np.arange(5), 4)))
+    facts = look_at_metric(bench, np.random.default_rng(1).normal(size=(20, width)).astype(np.float32))
+    assert facts.get("share of images your metric cannot name") == share
+    assert facts.get("class your metric never gives") == named
+
+
 def test_nothing_is_read_without_a_metric():
     assert look_at_metric(make_bench(problem()), None) == {}
 

@@ -1,7 +1,7 @@
 """Augmentation that leaves nothing to learn."""
 
 from cnnprobe.doctor.causes.record import Advice, Cause, graded, lowest, readings
-from cnnprobe.doctor.looks.passes import PAIRED_Z, UNSURE_Z
+from cnnprobe.doctor.looks.passes import PAIRED_Z, TOLD_Z
 from cnnprobe.doctor.observation import Observation, fact, pairing_z
 from cnnprobe.doctor.progress import is_behind
 from cnnprobe.doctor.remedies_data import drop_augmentation, train_as_stored
@@ -69,7 +69,7 @@ def _is_read(seen: Observation) -> bool:
 def _by_loader(seen: Observation) -> Evidence | None:
     """A loader that never yields an image twice, and whose images say nothing of labels that stored ones tell."""
     own, stored = pairing_z(seen), pairing_z(seen, of="stored ")
-    if not (own < PAIRED_Z and stored > UNSURE_Z and fact(seen, "images seen twice") == 0):
+    if not (own < PAIRED_Z and stored > TOLD_Z and fact(seen, "images seen twice") == 0):
         return None
     sentence = (
         f"Features find the labels of the stored images {stored:.0f} standard deviations better than chance, and those"

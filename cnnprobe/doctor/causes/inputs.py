@@ -8,10 +8,10 @@ import numpy as np
 from cnnprobe.data.sampling import num_examples, sample
 from cnnprobe.doctor.bands import healthy_band
 from cnnprobe.doctor.causes.record import TINY, Advice, Cause, graded, graded_log, highest, lowest, readings, rising
-from cnnprobe.doctor.looks.passes import PAIRED_Z, UNSURE_Z
+from cnnprobe.doctor.looks.passes import PAIRED_Z, TOLD_Z
 from cnnprobe.doctor.looks.transfer import ways
 from cnnprobe.doctor.observation import Observation, fact, pairing_z
-from cnnprobe.doctor.progress import BEHIND
+from cnnprobe.doctor.progress import BEHIND, has_learnt
 from cnnprobe.doctor.remedies_data import keep_examples, prepare_anew, read_valid_otherwise, standardise_inputs
 from cnnprobe.types import Dataset, Evidence, Problem, Reading, Remedy
 
@@ -162,7 +162,7 @@ def _corrupt(seen: Observation) -> Evidence | None:
 def _spoilt(seen: Observation) -> Evidence | None:
     """Labels that images tell as they are stored, and that `preprocess` hides from features and network."""
     own, stored = pairing_z(seen), pairing_z(seen, of="stored ")
-    if not stored > UNSURE_Z or not _is_prepared(seen) or _reads_prepared(seen):
+    if not stored > TOLD_Z or not _is_prepared(seen) or _reads_prepared(seen):
         return None
     strength = graded(own, PAIRED_Z + 1, 2.0)
     if not strength:
@@ -173,6 +173,11 @@ def _spoilt(seen: Observation) -> Evidence | None:
     )
     names = ("pixel neighbours z", "random features z", "stored pixel neighbours z", "stored random features z")
     return Evidence(sentence, readings(seen, *names), strength)
+
+
+def _learns_nothing_of_it(seen: Observation) -> bool:
+    """Whether `preprocess` hides the labels, and the network has not found them either."""
+    return _spoilt(seen) is not None and not has_learnt(seen)
 
 
 def _is_prepared(seen: Observation) -> bool:
@@ -335,6 +340,7 @@ CAUSES = (
         "A network can only learn what differs between its inputs; constant images give constant outputs, and one NaN"
         " pixel makes every parameter NaN in a single step.",
         ("Zhang, Chen, Cheung & Xu, An empirical study on TensorFlow program bugs, ISSTA 2018",),
+        shows_harm=_learns_nothing_of_it,
         look_alikes=(
             "A network that `learning-rate-too-high` has killed ends with the same zero gradients, but it did not"
             " start with them. Blank images give them before the first step, and neither another loss, optimizer nor"

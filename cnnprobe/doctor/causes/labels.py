@@ -11,7 +11,7 @@ from cnnprobe.doctor.causes.record import Advice, Cause, costs, graded, is_cross
 from cnnprobe.doctor.harm import DECISIVE, ENOUGH, ERRORS
 from cnnprobe.doctor.learning_curve import FITTED
 from cnnprobe.doctor.looks.numbering import best_numbering
-from cnnprobe.doctor.looks.passes import FEWEST_FOR_PAIRING, PAIRED_Z, UNSURE_Z
+from cnnprobe.doctor.looks.passes import FEWEST_FOR_PAIRING, PAIRED_Z, TOLD_Z, UNSURE_Z
 from cnnprobe.doctor.looks.splits import training_ids
 from cnnprobe.doctor.observation import Observation, fact, pairing_z
 from cnnprobe.doctor.progress import beats_chance
@@ -127,7 +127,7 @@ def _advise_encoding(seen: Observation) -> Advice:
 def _unrelated(seen: Observation) -> Evidence | None:
     """Neither neighbours nor random features find the labels in the images, and nor did the network."""
     pixels, features = fact(seen, "pixel neighbours z"), fact(seen, "random features z")
-    enough = fact(seen, "images read") >= FEWEST_FOR_PAIRING or pairing_z(seen, of="stored ") > UNSURE_Z
+    enough = fact(seen, "images read") >= FEWEST_FOR_PAIRING or pairing_z(seen, of="stored ") > TOLD_Z
     # Without held-out images the network's own accuracy may be memory, and says nothing.
     generalises = seen.bench.has_valid and beats_chance(seen)
     if not (enough and pixels < PAIRED_Z and features < PAIRED_Z and not generalises) or _is_loaders_doing(seen):
@@ -145,13 +145,13 @@ def _is_loaders_doing(seen: Observation) -> bool:
     problem = seen.bench.problem
     is_prepared = problem.batches is None and problem.preprocess is not None
     is_changed = is_prepared or fact(seen, "images seen twice") == 0
-    by_images = pairing_z(seen, of="stored ") > UNSURE_Z and is_changed
+    by_images = pairing_z(seen, of="stored ") > TOLD_Z and is_changed
     return dealt_anew_share(seen) > MOVED or by_images
 
 
 def _stored_pairs(seen: Observation) -> tuple[Remedy, ...]:
     """The stored pairs, where those alone are sound."""
-    return (train_as_stored,) if pairing_z(seen, of="stored ") > UNSURE_Z else ()
+    return (train_as_stored,) if pairing_z(seen, of="stored ") > TOLD_Z else ()
 
 
 def _advise_unrelated(seen: Observation) -> Advice:

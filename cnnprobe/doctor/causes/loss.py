@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from cnnprobe.doctor.causes.metric import UNNAMED
 from cnnprobe.doctor.causes.record import Advice, Cause, readings
 from cnnprobe.doctor.looks.loss import BOUNDED
 from cnnprobe.doctor.observation import Observation, fact
@@ -167,6 +168,8 @@ def _wrong_width(seen: Observation) -> Evidence | None:
     sentence = f"The model returns {width:.0f} scores for each image, but there are {classes} classes."
     strength = 1.0 if width < classes else 0.5
     if seen.bench.problem.predict is not None and has_learnt(seen):  # cumulative scores of ordered classes are fewer
+        if fact(seen, UNNAMED) > 0:  # a new head would have another metric, and gain by that
+            return None
         strength = UNSURE
     return Evidence(sentence, readings(seen, "output width", "output zero share"), strength)
 

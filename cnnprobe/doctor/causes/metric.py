@@ -5,7 +5,25 @@ from cnnprobe.doctor.harm import ENOUGH, LARGE
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.types import Evidence
 
+UNNAMED, NEVER = "share of images your metric cannot name", "class your metric never gives"
 ERRORS = 3.0  # standard errors that the difference must exceed
+
+
+def _wrong(seen: Observation) -> Evidence | None:
+    """A `predict` that is right less often than the outputs, or that cannot be right."""
+    return _misleading(seen) or _mute(seen)
+
+
+def _mute(seen: Observation) -> Evidence | None:
+    """A class that the user's `predict` never gives, whatever the outputs are."""
+    share = fact(seen, UNNAMED)
+    if not share >= ENOUGH:
+        return None
+    sentence = (
+        f"The problem's `predict` gives class {fact(seen, NEVER):.0f} to none of thousands of outputs of any sign and"
+        f" size that were made up for it, and to no image; {share:.0%} of the validation images are of such a class."
+    )
+    return Evidence(sentence, readings(seen, UNNAMED), 0.5 + 0.5 * graded(share, 0.0, ENOUGH))
 
 
 def _misleading(seen: Observation) -> Evidence | None:
@@ -32,6 +50,12 @@ def _rule(seen: Observation) -> str:
 
 def _advise(seen: Observation) -> Advice:
     """How to read the outputs."""
+    if not _misleading(seen):
+        return Advice(
+            f"Follow outputs that mean class {fact(seen, NEVER):.0f} through `predict`, and see where another class"
+            " comes out: an `argmin` or `argmax` of conditions gives 0 where none of them differs.",
+            "predict=lambda outputs: (outputs > 0).sum(axis=-1)  # of thresholds that are passed one after the other",
+        )
     own, right = fact(seen, "accuracy by your metric"), fact(seen, "accuracy of the outputs")
     if fact(seen, "output width") == 1:
         threshold = 0.5 if seen.names.get("outputs") in ("sigmoid", "probabilities") else 0
@@ -50,7 +74,7 @@ CAUSES = (
         "metric-bug",
         "the reported accuracy is not the accuracy",
         "generalisation",
-        _misleading,
+        _wrong,
         no_remedy,  # training is sound: no trial could gain
         _advise,
         "The network learns, and a wrong threshold, axis or class order in the metric hides it. What is then changed"

@@ -63,9 +63,9 @@ def look_at_outputs(bench: Bench, outputs: Probed) -> tuple[dict[str, float], di
     return facts, names
 
 
-def sensitivity(scores: Float[np.ndarray, "batch units"]) -> float:
-    """How much of the scores differs between images; a single score is held against zero."""
-    both = np.concatenate([scores, -scores], axis=1) if scores.shape[1] == 1 else scores
+def sensitivity(scores: Float[np.ndarray, "batch units"], num_classes: int) -> float:
+    """How much of the scores differs between images; scores that are no class's own, as thresholds, against zero."""
+    both = np.concatenate([scores, -scores], axis=1) if scores.shape[1] < num_classes else scores
     return float(input_sensitivity(both))
 
 

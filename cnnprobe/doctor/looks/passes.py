@@ -19,6 +19,7 @@ MAX_READ_AGAIN = 200  # examples of a source, which may be slow
 MAX_VALUES = 1024  # of an image that stand for it
 PAIRED_Z = 4.0  # standard deviations of the permutation null that only paired labels reach
 FEWEST_FOR_PAIRING = 300  # images, below which neighbours miss much
+TOLD_Z = 6.0  # the same of stored images, where those that the model is fed do not reach it
 UNSURE_Z = 10.0  # standard deviations of the permutation null below which what is fed is held against what is stored
 
 
