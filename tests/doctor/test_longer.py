@@ -8,13 +8,14 @@ import pytest
 
 import cnnprobe as cp
 from cnnprobe.doctor import catch_up, harm, longer, prove, rank, run, trial
+from cnnprobe.doctor.catch_up import catches_up
 from cnnprobe.doctor.causes.record import Advice, Cause
 from cnnprobe.doctor.longer import try_for_longer
 from cnnprobe.doctor.prove import Suspect, Tried
 from cnnprobe.doctor.rank import weigh
 from cnnprobe.doctor.run import Run
 from cnnprobe.doctor.trial import Attempt, Plan, Scored
-from cnnprobe.types import Curve, Evidence
+from cnnprobe.types import Curve, Evidence, Trial
 from experiments.problems import cross_entropy
 
 WHOLE = 3000  # steps of the user's training
@@ -288,3 +289,13 @@ def test_what_gains_at_the_end_of_the_training_too_is_harm(tiny_bench, lost, ran
     monkeypatch.setattr(prove, "run_twin", run_twin)
     plan = plan_of(tiny_bench, own=1000, seconds=80)
     assert found_by(plan, lost_with(plan, lost), suspect("order", "data", 50, strength=0.6)) == [("order", "cause")]
+
+
+@pytest.mark.parametrize(("first_loss", "is_doubted"), [(np.nan, False), (1.0, True)])
+def test_a_loss_that_is_made_finite_is_not_doubted(first_loss, is_doubted, tiny_bench, lost, ran):
+    plan = plan_of(tiny_bench, own=1000, seconds=80)
+    sick = curve(100)._replace(loss=np.full(100, first_loss))
+    accuracy = np.array([0.1, 0.1])
+    trial_ = Trial("accuracy", accuracy, accuracy, 100, sick, curve(100))
+    attempt = Attempt(lambda problem: problem, plan.bench.problem, scored_after(50, 100))
+    assert catches_up(plan, lost._replace(run=SHORT), attempt, trial_, strength=0.6) is is_doubted
