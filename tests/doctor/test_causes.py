@@ -133,6 +133,17 @@ def test_statistics_that_parameters_outrun_are_not_blamed(healthy):
     assert cause.evidence(seen._replace(facts={**seen.facts, "uphill parameter share": 0.03})) is None
 
 
+@pytest.mark.parametrize(
+    ("reached", "first", "is_named"),
+    [(0.1, 1e-7, True), (0.6, 1e-7, False), (0.1, 0.1, False)],  # outputs that wander; that come to tell; that told
+)
+def test_outputs_that_wander_in_the_end_do_not_hide_a_flattened_signal(reached, first, is_named, healthy):
+    facts = {"initial input sensitivity": first, "end input sensitivity": 0.005, "validation accuracy": reached}
+    seen = sick(healthy, "vanishing-signal")
+    found = BY_ID["vanishing-signal"].evidence(seen._replace(facts={**seen.facts, **facts}))
+    assert (found is not None) == is_named
+
+
 ERASED = {"initial input sensitivity": 0.0, "end input sensitivity": 0.0, "output min": -1.0, "output max": 1.0}
 ERASED |= {"number of updates": 500.0, "initial dead unit share": float("nan")}
 

@@ -113,10 +113,10 @@ def _vanishing(seen: Observation) -> Evidence | None:
 
 
 def _flattened(seen: Observation) -> Evidence | None:
-    """By bounded activations."""
+    """By bounded activations; where nothing is learnt the start tells, as outputs may wander in the end."""
     first, last = fact(seen, "initial input sensitivity"), fact(seen, "end input sensitivity")
     start = lowest("initial input sensitivity", factor=0.1)
-    strength = graded_log(max(first, last), start, start / 100)
+    strength = graded_log(max(first, last) if has_learnt(seen) else first, start, start / 100)
     is_alive = fact(seen, "last zero gradient share") < 0.5 and not fact(seen, "last unit likeness") > 0.99
     if not strength or not is_alive or not _squashing(seen):
         return None
