@@ -38,7 +38,7 @@ def try_for_longer(plan: Plan, seen: Observation, tried: Sequence[Tried]) -> Lon
     unchanged = Longer(plan, seen, [], [])
     telling = sorted(tried, key=lambda item: -item.suspect.evidence.strength)
     telling = [item for item in telling if _may_gain(seen, item)][:MOST_SUSPECTS]
-    if seen.run is None or not (telling or _is_far_behind(seen)):
+    if seen.run is None or not (telling or is_far_behind(seen)):
         return unchanged
     longer, num = _lengthened(plan, seen, seen.run, len(telling))
     if longer is None:
@@ -57,10 +57,10 @@ def try_for_longer(plan: Plan, seen: Observation, tried: Sequence[Tried]) -> Lon
 def _may_gain(seen: Observation, item: Tried) -> bool:
     """Whether a remedy that gained nothing may do so in a longer run."""
     told = item.suspect.evidence.strength >= SUFFICIENT
-    return item.suspect.cause.harms_late or (told and _is_far_behind(seen))
+    return item.suspect.cause.harms_late or (told and is_far_behind(seen))
 
 
-def _is_far_behind(seen: Observation) -> bool:
+def is_far_behind(seen: Observation) -> bool:
     """Whether the run got nowhere near what the data allow."""
     return is_behind(seen) or not has_learnt(seen)
 
@@ -70,7 +70,7 @@ def _lengthened(plan: Plan, seen: Observation, run: Run, num_suspects: int) -> t
 
     With fewer suspects runs may be longer, and with none where the network is far behind.
     """
-    for num in range(num_suspects, -1 if _is_far_behind(seen) else 0, -1):
+    for num in range(num_suspects, -1 if is_far_behind(seen) else 0, -1):
         longer = lengthened(plan, run, runs=1 + num + (PROOF if num else 0))
         if longer is not None:
             return longer, num

@@ -63,6 +63,21 @@ def proved(plan: Plan, seen: Observation, tried: list[Tried]) -> tuple[list[Find
     return [], failed
 
 
+def proved_anew(plan: Plan, seen: Observation, tried: list[Tried]) -> tuple[list[Finding], dict[str, Trial]]:
+    """As `proved`, of remedies that gained nothing from a first seed that may have been an unlucky one."""
+    failed: dict[str, Trial] = {}
+    for item in tried:
+        if not plan.has_time(runs=2):
+            break
+        trial = _confirm(plan, item)
+        if len(trial.control) == 1:  # an error or the clock: nothing is known that was not before
+            continue
+        if _is_harm(plan, seen, item, trial):
+            return [finding(seen, item.suspect, "cause", remedy=item.attempt.remedy, trial=trial)], failed
+        failed[item.suspect.cause.id] = trial
+    return [], failed
+
+
 def _is_harm(plan: Plan, seen: Observation, item: Tried, trial: Trial) -> bool:
     """Whether the gain is beyond chance, and not one of time alone."""
     strength = item.suspect.evidence.strength

@@ -1,17 +1,17 @@
 """From suspicions to findings: every remedy is run, upstream causes explain others, harm decides the severity."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from cnnprobe.doctor.causes import CAUSES
 from cnnprobe.doctor.causes.record import STAGES, Cause
 from cnnprobe.doctor.harm import DECISIVE, ENOUGH, SUFFICIENT
 from cnnprobe.doctor.learning_curve import with_learning_curve
-from cnnprobe.doctor.longer import try_for_longer
+from cnnprobe.doctor.longer import MOST_SUSPECTS, is_far_behind, try_for_longer
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.progress import has_learnt, is_cut_short, solved_from
-from cnnprobe.doctor.prove import Suspect, Tried, depth, finding, proved
+from cnnprobe.doctor.prove import Suspect, Tried, depth, finding, proved, proved_anew
 from cnnprobe.doctor.screen import screen
 from cnnprobe.doctor.trial import Plan, best_attempt, make_trial
 from cnnprobe.types import Finding, Remedy, Trial
@@ -108,6 +108,9 @@ def weigh(plan: Plan, seen: Observation, suspects: tuple[Suspect, ...]) -> Weigh
         suspects, tried, untried = (*suspects, *late), [*tried, *more], [*untried, *skipped, *left_out]
         causes, failed = proved(plan, seen, [*again, *more])
         trials |= _trials(plan, [*again, *more]) | failed
+    if not causes:
+        causes, failed = proved_anew(plan, seen, _unlucky(seen, tried, trials))
+        trials |= failed
     findings = _add_unproved(seen, suspects, tried, causes, trials)
     return Weighed(tuple(sorted(findings, key=lambda finding: finding.severity != "cause")), tuple(untried), plan, seen)
 
@@ -116,6 +119,14 @@ def _late(seen: Observation, suspects: Iterable[Suspect]) -> tuple[Suspect, ...]
     """What the learning curve or a longer run speaks for, and the short run did not."""
     known = {item.cause.id for item in suspects}
     return tuple(item for item in suspect(seen) if item.cause.id not in known)
+
+
+def _unlucky(seen: Observation, tried: Iterable[Tried], trials: Mapping[str, Trial]) -> list[Tried]:
+    """Of a network that is far behind: what most speaks for, and no more than one seed against."""
+    telling = sorted(tried, key=lambda item: -item.suspect.evidence.strength)
+    telling = [item for item in telling if item.suspect.evidence.strength >= SUFFICIENT]
+    alone = [item for item in telling if len(trials[item.suspect.cause.id].control) == 1]
+    return alone[:MOST_SUSPECTS] if is_far_behind(seen) else []
 
 
 def _trials(plan: Plan, tried: Iterable[Tried]) -> dict[str, Trial]:

@@ -178,6 +178,20 @@ def test_what_preprocess_hides_is_shown_by_a_network_that_learns_nothing(reached
     assert BY_ID["inputs-blank-or-corrupt"].shows_harm(seen) is is_shown
 
 
+@pytest.mark.parametrize(("stored", "num", "is_named"), [(0.9, 1000, True), (0.83, 1000, False), (0.9, 50, False)])
+def test_a_preparation_that_takes_some_of_what_images_tell_is_suspected(stored, num, is_named, healthy):
+    facts = {"random features accuracy": 0.8, "stored random features accuracy": stored, "images read": float(num)}
+    stored_images = cp.Dataset(np.random.default_rng(0).random((num, 28, 28, 1)), np.arange(num) % 10)
+    problem = healthy.bench.problem._replace(preprocess=lambda images: images // 1, train=stored_images)
+    bench = healthy.bench._replace(problem=problem, train=healthy.bench.train._replace(images=stored_images.images))
+    seen, cause = healthy._replace(facts={**healthy.facts, **facts}, bench=bench), BY_ID["inputs-blank-or-corrupt"]
+    found = cause.evidence(seen)
+    assert (found is not None) == is_named
+    assert not is_named or found.strength < 0.5
+    assert not is_named or "`preprocess`" in cause.advice(seen).text
+    assert not is_named or len(cause.remedies(seen)) == 1
+
+
 def test_small_leak_is_tried_and_a_harmful_one_is_not(healthy):
     small = with_facts(healthy, "train-valid-overlap", **{"accuracy owed to the leak": 0.01})
     arrays = small.bench.problem._replace(valid=cp.Dataset(np.zeros((30, 8, 8, 1)), np.zeros(30, int)))

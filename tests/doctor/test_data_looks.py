@@ -453,8 +453,10 @@ def test_a_preparation_that_robs_images_of_their_labels_is_named_and_replaced(he
     assert abs(fed.std() - 1) < 0.1
 
 
-def test_a_sound_preparation_is_not_read_twice():
-    assert "stored random features z" not in look_at_pairing(make_bench(problem(preprocess=lambda images: images * 2)))
+def test_images_are_read_as_stored_where_something_changes_them():
+    assert "stored random features z" not in look_at_pairing(make_bench(problem()))
+    facts = look_at_pairing(make_bench(problem(preprocess=lambda images: images * 2)))
+    assert facts["stored random features accuracy"] == pytest.approx(facts["random features accuracy"], abs=0.05)
 
 
 # --- augmentation inside

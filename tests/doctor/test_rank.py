@@ -280,3 +280,16 @@ def test_loss_made_finite_is_harm_enough(plan):
 def test_a_textbook_fault_that_costs_nothing_is_a_warning(is_textbook, expected, plan, healthy):
     item = suspect("step", "optimisation", 10, strength=0.6)
     assert severities(plan, healthy, item._replace(cause=item.cause._replace(is_textbook=is_textbook))) == expected
+
+
+@pytest.mark.parametrize(
+    ("strength", "is_behind", "severity"), [(0.8, True, "cause"), (0.3, True, None), (0.8, False, None)]
+)
+def test_a_remedy_that_fails_from_an_unlucky_first_seed_is_run_from_others(
+    strength, is_behind, severity, plan, healthy, monkeypatch
+):
+    fake_runs(monkeypatch, lambda plan, problem, seed: Scored(0.1 if seed == 0 else 0.8, CURVE))
+    reached = {"validation accuracy": 0.1 if is_behind else 0.8, "random features accuracy": 0.8}
+    seen = healthy._replace(facts={**healthy.facts, **reached})
+    found = severities(plan, seen, suspect("loss", "loss", 80, strength=strength))
+    assert found == ([("loss", severity)] if severity else [])

@@ -8,6 +8,7 @@ import numpy as np
 from cnnprobe.data.sampling import num_examples, sample
 from cnnprobe.doctor.bands import healthy_band
 from cnnprobe.doctor.causes.record import TINY, Advice, Cause, graded, graded_log, highest, lowest, readings, rising
+from cnnprobe.doctor.harm import ENOUGH, ERRORS, LARGE, NOT_DECISIVE
 from cnnprobe.doctor.looks.passes import PAIRED_Z, TOLD_Z
 from cnnprobe.doctor.looks.transfer import ways
 from cnnprobe.doctor.observation import Observation, fact, pairing_z
@@ -156,7 +157,7 @@ def _drop_broken(seen: Observation) -> tuple[Remedy, ...]:
 
 def _corrupt(seen: Observation) -> Evidence | None:
     """Images that `preprocess` robs of what they carry, or that carry nothing."""
-    return _spoilt(seen) or _blank(seen)
+    return _spoilt(seen) or _blank(seen) or _dimmed(seen)
 
 
 def _spoilt(seen: Observation) -> Evidence | None:
@@ -173,6 +174,28 @@ def _spoilt(seen: Observation) -> Evidence | None:
     )
     names = ("pixel neighbours z", "random features z", "stored pixel neighbours z", "stored random features z")
     return Evidence(sentence, readings(seen, *names), strength)
+
+
+def _dimmed(seen: Observation) -> Evidence | None:
+    """Labels that features tell less often from what `preprocess` makes of the images than from the stored ones.
+
+    A crop or fewer bits may be wanted, and the network may read what features cannot: the remedy has to gain.
+    """
+    own, stored = fact(seen, "random features accuracy"), fact(seen, "stored random features accuracy")
+    error = math.sqrt(2 * stored * (1 - stored) / max(fact(seen, "images read"), 1.0)) if stored <= 1 else math.nan
+    if not _is_prepared(seen) or not stored - own >= max(ENOUGH, ERRORS * error):
+        return None
+    sentence = (
+        f"Simple features tell {stored:.0%} of the labels from the stored images and {own:.0%} from what `preprocess`"
+        " makes of them."
+    )
+    names = ("stored random features accuracy", "random features accuracy", "validation accuracy")
+    return Evidence(sentence, readings(seen, *names), NOT_DECISIVE * graded(stored - own, 0.0, LARGE))
+
+
+def _by_preprocess(seen: Observation) -> bool:
+    """Whether it is `preprocess` that takes something from the images."""
+    return _spoilt(seen) is not None or (_blank(seen) is None and _dimmed(seen) is not None)
 
 
 def _learns_nothing_of_it(seen: Observation) -> bool:
@@ -291,12 +314,12 @@ def _advise_same(seen: Observation) -> Advice:
 
 def _restore(seen: Observation) -> tuple[Remedy, ...]:
     """The sound images, or all of them as they are stored."""
-    return _as_stored(seen) if _spoilt(seen) else _drop_broken(seen)
+    return _as_stored(seen) if _by_preprocess(seen) else _drop_broken(seen)
 
 
 def _advise_blank(seen: Observation) -> Advice:
     """Where to look."""
-    if _spoilt(seen):
+    if _by_preprocess(seen):
         return Advice(
             "Look at an image before and after `preprocess`: whole numbers wrap around where a mean is subtracted from"
             " them, and vanish where they are divided as such, so cast to floats first; a reshape in the place of a"
@@ -332,7 +355,7 @@ CAUSES = (
     ),
     Cause(
         "inputs-blank-or-corrupt",
-        "the images carry nothing",
+        "the images are blank or corrupt",
         "data",
         _corrupt,
         _restore,

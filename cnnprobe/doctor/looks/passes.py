@@ -78,10 +78,11 @@ def _thinned(images: Shaped[np.ndarray, " n *image"]) -> Shaped[np.ndarray, "n v
 
 
 def look_at_stored_pairs(bench: Bench, consistency: dict[str, float]) -> dict[str, float]:
-    """Consistency of the pairs in `train`, where those of the user's loader or `preprocess` leave room for doubt."""
+    """Consistency of the pairs in `train` that `preprocess` changes, or where a loader's leave room for doubt."""
     z = max(consistency.get("pixel neighbours z", -np.inf), consistency.get("random features z", -np.inf))
     problem, num = bench.problem, len(bench.train.images)
-    if (problem.batches is None and problem.preprocess is None) or not z < UNSURE_Z:
+    is_own = problem.preprocess is None if problem.batches is None else not z < UNSURE_Z
+    if is_own:
         return {}
     stored = sample(problem.train, num, seed=problem.seed, seconds=bench.read_seconds)
     ids, images = class_ids(stored.labels, bench.num_classes), np.asarray(stored.images)
