@@ -104,8 +104,8 @@ def healthy_problem(case: Case, *, seed: int) -> "Problem":
     return problem._replace(model=NETWORKS[case.network](len(class_names)))
 
 
-def trained(problem: "Problem") -> float | None:
-    """Balanced accuracy on held-out images after the whole training, mean over fresh seeds; None without such images.
+def trained(problem: "Problem") -> list[float] | None:
+    """Balanced accuracy on held-out images after the whole training from each fresh seed; None without such images.
 
     It is the user's own number, by the problem's own `predict`; 0 where it is NaN.
     """
@@ -117,15 +117,15 @@ def trained(problem: "Problem") -> float | None:
         return None
     again = [problem._replace(seed=problem.seed + seed) for seed in FRESH_SEEDS]
     reached = [fit(each, progress=False, probes={}, tap_every=None).valid["balanced_accuracy"][-1] for each in again]
-    return float(np.nan_to_num(np.mean(reached)))
+    return np.nan_to_num(reached).tolist()
 
 
-def trained_if_it_runs(problem: "Problem") -> float | None:
+def trained_if_it_runs(problem: "Problem") -> list[float] | None:
     """The same, and 0 for a program that stops, as one with a planted fault may."""
     try:
         return trained(problem)
     except Exception:  # whatever the fault raises
-        return 0.0
+        return [0.0] * len(FRESH_SEEDS)
 
 
 def run_case(case: Case, *, budget_seconds: float, seed: int) -> dict[str, Any]:

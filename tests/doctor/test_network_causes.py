@@ -424,3 +424,16 @@ def test_steps_that_go_on_are_as_long_late_as_early(transform, tiny_bench):
     problem = tiny_bench.problem._replace(num_epochs=3, optimizer=transform)
     seen = observe(tiny_bench._replace(problem=problem), seconds=20, deadline=float("inf"))
     assert abs(seen.facts["log10 of late over early step"]) < 0.7
+
+
+def test_masks_of_dead_units_tell_nothing(tiny_bench, short_run, healthy):
+    most = np.sort(tiny_bench.train.images[:256].mean(axis=(1, 2, 3)))[-2]
+
+    def dying(params, state, images, *, key, train):
+        alive = jax.nn.relu(images.mean(axis=(1, 2, 3)) - most)[:, None]  # that of one image of all
+        return dropout(KEY, alive, rate=0.5, train=train) + 0.1 * train + jnp.zeros(10), state
+
+    dead = tiny_bench.problem._replace(model=Model(tiny_bench.problem.model.init, dying))
+    seen = healthy._replace(facts={**healthy.facts, **modes_of(dead, tiny_bench, short_run)})
+    assert seen.facts["strongest dropout rate"] == 0.5
+    assert evidence("dropout-mask-shared", seen) is None

@@ -14,8 +14,8 @@ def row(case, *, causes=(), warnings=(), accuracy=0.8, remedied=None, seconds=10
         "verdict": "faulty" if causes else "healthy",
         "causes": list(causes),
         "warnings": list(warnings),
-        "accuracy": accuracy,
-        "remedied": remedied,
+        "accuracy": [accuracy] * 2,
+        "remedied": None if remedied is None else [remedied] * 2,
         "seconds": seconds,
     }
 
@@ -53,6 +53,13 @@ def test_a_fault_with_an_optimizer_of_its_own_is_held_against_a_twin_with_the_sa
 
 def test_harm_is_measured_against_the_healthy_twin():
     assert [round(item.harm, 3) for item in judge([TWIN, SGD_TWIN, RIGHT, BENIGN])] == [0.6, 0.02]
+
+
+def test_harm_that_one_seed_does_not_show_is_none():
+    lucky = TWIN | {"accuracy": [0.8, 0.3]}
+    unsure = row("fault, softmax_twice", accuracy=0.3)
+    scores = score_rows([lucky, unsure])
+    assert (scores.num_harmful, scores.num_benign) == (0, 1)
 
 
 def test_shares_count_what_they_say():

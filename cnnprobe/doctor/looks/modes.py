@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from cnnprobe.doctor.bench import Bench, decide, scores_of
 from cnnprobe.doctor.compiled import balanced_accuracy, compiled_state_update
@@ -19,6 +20,8 @@ Weights: TypeAlias = tuple[Params, State]
 NUM_MASKS = 8
 NUM_PROBED = 256  # images
 MOVED = 1e-6  # smallest relative difference between two outputs that is not rounding
+DROPPED = 1e-3  # the same of what dropout does to the scores of one image, relative to the largest of any
+FEWEST_DROPPED = 0.1  # share of the images, so that masks which differ would show it in one of them
 
 
 def without_dropout(problem: Problem) -> Problem:
@@ -55,7 +58,7 @@ def look_at_modes(
     still = trained
     if has_dropout:
         still = _outputs(bench, run.last, without_dropout(bench.problem), images, train_mode=True)
-        facts |= {} if augments else _look_at_masks(bench, run)
+        facts |= {} if augments or not _is_dropping(trained, still) else _look_at_masks(bench, run)
     if ids is not None:
         accuracy = [
             float(balanced_accuracy(decide(scores, bench.num_classes), ids[: len(images)], bench.num_classes))
@@ -64,6 +67,12 @@ def look_at_modes(
         facts["train mode minus eval mode accuracy"] = accuracy[0] - accuracy[2]
         facts["batch minus running statistics accuracy"] = accuracy[1] - accuracy[2]
     return facts
+
+
+def _is_dropping(trained: Float[np.ndarray, "n classes"], still: Float[np.ndarray, "n classes"]) -> bool:
+    """Whether dropout changes the scores of more than a few images: it does not where the units it drops are dead."""
+    changed = np.abs(trained - still).max(axis=1, initial=0) > DROPPED * np.abs(still).max(initial=0)
+    return bool(np.mean(changed) >= FEWEST_DROPPED)
 
 
 def _outputs(
