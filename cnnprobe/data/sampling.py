@@ -75,10 +75,13 @@ def sample(source: Dataset | Source, num: int, *, seed: int = 0, seconds: float 
 
     Of a source that is read item by item, those that do not come within `seconds` are left out.
     """
+    return take(source, sampled_rows(num_examples(source), num, seed=seed), seconds=seconds)
+
+
+def sampled_rows(total: int, num: int, *, seed: int = 0) -> Int[np.ndarray, " rows"]:
+    """The rows of `total` that `sample` takes."""
     check_integer("num", num, 1)
-    total = num_examples(source)
-    rows = np.random.default_rng(seed).choice(total, size=min(num, total), replace=False)
-    return take(source, rows, seconds=seconds)
+    return np.random.default_rng(seed).choice(total, size=min(num, total), replace=False)
 
 
 def in_time(items: Iterable[T], seconds: float) -> Iterator[T]:

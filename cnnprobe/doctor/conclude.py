@@ -9,13 +9,14 @@ from cnnprobe.doctor.causes.noise import is_limited_by_noise
 from cnnprobe.doctor.harm import ENOUGH
 from cnnprobe.doctor.locate import located
 from cnnprobe.doctor.observation import Observation, error_text, fact
-from cnnprobe.doctor.progress import BASELINE, has_learnt, is_behind, is_cut_short, may_be_luck
+from cnnprobe.doctor.progress import BASELINE, has_learnt, is_behind, is_cut_short, is_solved, may_be_luck
 from cnnprobe.doctor.trial import Plan, control, scored_run
 from cnnprobe.types import Diagnosis, Evidence, Finding
 
 STOPPERS = ("the model's init", "the model's forward pass", "the user's loss", "the training step")
 FEW_UPDATES = 50  # below which even a healthy network still predicts one class
 WORSE = 1.5  # times the loss of a blind guess: a network that is surely wrong on what it gets wrong
+MUCH = 0.2  # of accuracy that a reference part must bring to a network that does well by any other measure
 LONGER = 3  # times the user's own steps, to see whether more would help
 
 
@@ -82,6 +83,9 @@ def _without_fault(plan: Plan, seen: Observation) -> tuple[str, str]:
             f" {fact(seen, BASELINE):.0%}: something holds it back, but no known cause explains it."
             f"{located(plan, seen)}"
         )
+    held_back = located(plan, seen, gain=MUCH) if seen.run.is_complete and not is_solved(seen) else ""
+    if held_back:
+        return "cannot-tell", f"{_steps(seen)}, and no known cause explains why not more.{held_back}"
     return "healthy", f"{_steps(seen)}. No fault was found."
 
 

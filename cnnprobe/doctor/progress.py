@@ -42,6 +42,11 @@ def solved_from(seen: Observation) -> float:
     return SOLVED * seen.facts.get(BASELINE, 1.0)
 
 
+def is_solved(seen: Observation) -> bool:
+    """Whether the network is that good."""
+    return fact(seen, "validation accuracy") >= solved_from(seen)
+
+
 def is_cut_short(seen: Observation) -> bool:
     """Whether the clock ended the run before it could tell anything."""
     if seen.run is None:

@@ -52,6 +52,16 @@ def test_the_part_that_holds_a_network_back_is_named_where_its_swap_mends_it(
     assert summary.endswith(f"With {said}: that part holds it back." if said else "no known cause explains it.")
 
 
+@pytest.mark.parametrize(("reaches", "verdict"), [(0.95, "cannot-tell"), (0.75, "healthy")])
+def test_one_that_does_well_is_held_back_only_where_a_part_brings_much(
+    reaches, verdict, healthy, tiny_bench, monkeypatch
+):
+    monkeypatch.setattr(locate, "run_twin", lambda plan, problem, seed: Scored(reaches, CURVE))
+    diagnosis = concluded(healthy, tiny_bench, reached=0.65, seconds=100.0)
+    assert diagnosis.verdict == verdict
+    assert ("that part holds it back" in diagnosis.summary) is (verdict == "cannot-tell")
+
+
 def test_a_run_that_the_budget_cut_is_not_said_to_be_held_back(healthy, tiny_bench):
     diagnosis = concluded(healthy, tiny_bench, reached=0.5, run=RUN._replace(is_complete=False))
     assert diagnosis.verdict == "cannot-tell"

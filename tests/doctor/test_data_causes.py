@@ -6,6 +6,8 @@ import pytest
 import cnnprobe as cp
 from cnnprobe.doctor.causes import CAUSES
 from cnnprobe.doctor.causes.noise import is_limited_by_noise
+from cnnprobe.doctor.harm import DECISIVE
+from cnnprobe.doctor.remedies_data import train_as_stored
 
 BY_ID = {cause.id: cause for cause in CAUSES}
 
@@ -314,3 +316,15 @@ def test_a_metric_that_cannot_name_a_class_is_named_whatever_the_outputs_are(hea
     )
     assert BY_ID["output-units-not-classes"].evidence(ordinal) is not None
     assert BY_ID["output-units-not-classes"].evidence(own) is None
+
+
+@pytest.mark.parametrize(("served", "stored", "named"), [(91, 1000, True), (632, 1000, False), (91, 100, False)])
+def test_loader_that_hands_out_a_few_of_many_images(served, stored, named, healthy):
+    facts = {"different images served": served, "different images stored": stored}
+    seen, cause = healthy._replace(facts={**healthy.facts, **facts}), BY_ID["too-little-data"]
+    evidence = cause.evidence(seen)
+    assert (evidence is not None) == named
+    if evidence is not None:
+        assert evidence.strength < DECISIVE
+        assert cause.remedies(seen) == (train_as_stored,)
+        assert f"{served} images of 20" in cause.advice(seen).text

@@ -118,7 +118,9 @@ def test_conflicts_are_counted(deal, share):
 
 def test_augmenting_loader_has_no_pairs_to_compare():
     noisy = loader(lambda x, y, rng: (x + rng.normal(size=x.shape), y))
-    assert look_at_passes(make_bench(problem(batches=noisy))) == {"images seen twice": 0.0}
+    facts = look_at_passes(make_bench(problem(batches=noisy)))
+    assert facts["images seen twice"] == 0
+    assert "label conflict share" not in facts
 
 
 def test_mixed_images_and_labels_conflict_with_nothing():
@@ -131,6 +133,14 @@ def test_mixed_images_and_labels_conflict_with_nothing():
 def test_loader_that_breaks_the_pairs_is_held_against_the_stored_ones():
     facts = look_at_pairing(make_bench(problem(batches=loader(lambda x, y, rng: (x, rng.permutation(y))))))
     assert facts["random features z"] < 4 < facts["stored random features z"]
+
+
+def test_different_images_of_a_loader_are_counted_beside_those_stored():
+    few = make_bench(problem(batches=lambda epoch: [(IMAGES[:10], LABELS[:10])] * 20))
+    facts = look_at_passes(few)
+    assert facts["different images served"] == 10
+    assert facts["different images stored"] == 150
+    assert "different images served" not in look_at_passes(make_bench(problem()))
 
 
 # --- augmentation

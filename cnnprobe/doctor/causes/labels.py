@@ -6,17 +6,15 @@ import numpy as np
 
 from cnnprobe.doctor.bench import halfway
 from cnnprobe.doctor.causes.generalisation import more_images_help
-from cnnprobe.doctor.causes.pairing import MOVED, dealt_anew_share
 from cnnprobe.doctor.causes.record import Advice, Cause, costs, graded, is_cross_entropy_of_logits, lowest, readings
 from cnnprobe.doctor.harm import DECISIVE, ENOUGH, ERRORS
 from cnnprobe.doctor.learning_curve import FITTED
 from cnnprobe.doctor.looks.numbering import best_numbering
-from cnnprobe.doctor.looks.passes import FEWEST_FOR_PAIRING, PAIRED_Z, TOLD_Z, UNSURE_Z
+from cnnprobe.doctor.looks.passes import UNSURE_Z
 from cnnprobe.doctor.looks.splits import training_ids
 from cnnprobe.doctor.observation import Observation, fact, pairing_z
-from cnnprobe.doctor.progress import beats_chance
 from cnnprobe.doctor.remedies import expect_shares, use_cross_entropy
-from cnnprobe.doctor.remedies_data import balance_classes, map_labels, renumber_valid, shuffle_batches, train_as_stored
+from cnnprobe.doctor.remedies_data import balance_classes, map_labels, renumber_valid, shuffle_batches
 from cnnprobe.doctor.run import valid_outputs
 from cnnprobe.types import Dataset, Evidence, Remedy
 
@@ -122,46 +120,6 @@ def _advise_encoding(seen: Observation) -> Advice:
         " unchanged."
     )
     return Advice(text, "values, labels = np.unique(labels, return_inverse=True)")
-
-
-def _unrelated(seen: Observation) -> Evidence | None:
-    """Neither neighbours nor random features find the labels in the images, and nor did the network."""
-    pixels, features = fact(seen, "pixel neighbours z"), fact(seen, "random features z")
-    enough = fact(seen, "images read") >= FEWEST_FOR_PAIRING or pairing_z(seen, of="stored ") > TOLD_Z
-    # Without held-out images the network's own accuracy may be memory, and says nothing.
-    generalises = seen.bench.has_valid and beats_chance(seen)
-    if not (enough and pixels < PAIRED_Z and features < PAIRED_Z and not generalises) or _is_loaders_doing(seen):
-        return None
-    sentence = (
-        "Images that look alike have unlike labels: nearest neighbours and random features predict them no better than "
-        f"shuffled ones ({pixels:.1f} and {features:.1f} standard deviations above), nor does the trained network."
-    )
-    names = ("pixel neighbours z", "random features z", "pixel neighbours accuracy", "validation accuracy")
-    return Evidence(sentence, readings(seen, *names), graded(max(pixels, features), PAIRED_Z + 1, 2.0))
-
-
-def _is_loaders_doing(seen: Observation) -> bool:
-    """Whether labels change from pass to pass, or stored images tell labels that those the model is fed do not."""
-    problem = seen.bench.problem
-    is_prepared = problem.batches is None and problem.preprocess is not None
-    is_changed = is_prepared or fact(seen, "images seen twice") == 0
-    by_images = pairing_z(seen, of="stored ") > TOLD_Z and is_changed
-    return dealt_anew_share(seen) > MOVED or by_images
-
-
-def _stored_pairs(seen: Observation) -> tuple[Remedy, ...]:
-    """The stored pairs, where those alone are sound."""
-    return (train_as_stored,) if pairing_z(seen, of="stored ") > TOLD_Z else ()
-
-
-def _advise_unrelated(seen: Observation) -> Advice:
-    """Where the pairing usually breaks."""
-    where = " The stored pairs are sound: it is the loader that breaks them." if _stored_pairs(seen) else ""
-    return Advice(
-        "Look at twenty images beside their labels. Images and labels were probably shuffled, sorted or filtered"
-        f" apart; permute both with the same indices.{where}",
-        "order = rng.permutation(len(images)); images, labels = images[order], labels[order]",
-    )
 
 
 def _imbalance(seen: Observation) -> float:
@@ -287,27 +245,6 @@ CAUSES = (
             "`loss-broadcast-bug` stays at the loss of a blind guess too, but with sound labels, each of which reaches"
             " the gradient of other images. `labels-unrelated-to-images` has labels that are sound as numbers and"
             " belong to other images."
-        ),
-    ),
-    Cause(
-        "labels-unrelated-to-images",
-        "the labels do not belong to these images",
-        "labels",
-        _unrelated,
-        _stored_pairs,
-        _advise_unrelated,
-        "A network can memorise random labels, and then its training loss falls, but nothing carries over to new"
-        " images.",
-        (
-            (
-                "Zhang, Bengio, Hardt, Recht & Vinyals, Understanding deep learning requires rethinking"
-                " generalization, ICLR 2017"
-            ),
-        ),
-        look_alikes=(
-            "`cross-example-leak` gives chance on new images after a perfect fit too, but there nearest neighbours"
-            " find the labels. `label-noise` leaves them something to find, up to about nine wrong labels in ten."
-            " Faults of optimisation leave the neighbours' accuracy as it is."
         ),
     ),
     Cause(

@@ -182,6 +182,12 @@ def _new_head(seen: Observation) -> tuple[Remedy, ...]:
 def _advise_width(seen: Observation) -> Advice:
     """The right number."""
     classes = seen.bench.num_classes
+    if seen.bench.problem.predict is not None and fact(seen, "output width") == classes - 1:
+        return Advice(
+            f"If the {classes - 1} scores are thresholds of an order, let `predict` count those that are passed; if"
+            f" each stands for a class, the last layer lacks one of {classes} units.",
+            f"predict=lambda outputs: (outputs > 0).sum(axis=-1)  # or nn.Dense({classes})",
+        )
     return Advice(f"Give the last layer {classes} units, one for each class.", f"nn.Dense({classes})")
 
 

@@ -1,13 +1,18 @@
-"""Labels that change from one pass over the data to the next."""
+"""Labels of other images: always the same ones, or others in each pass over the data."""
 
+from cnnprobe.data.sampling import num_examples
 from cnnprobe.doctor.causes.record import Advice, Cause, graded, readings
-from cnnprobe.doctor.observation import Observation, fact
-from cnnprobe.doctor.remedies_data import keep_first_labels, train_as_stored
+from cnnprobe.doctor.looks.displaced import ORDERS, Displaced, places_of_labels
+from cnnprobe.doctor.looks.passes import FEWEST_FOR_PAIRING, PAIRED_Z, TOLD_Z, UNSURE_Z
+from cnnprobe.doctor.observation import Observation, fact, pairing_z
+from cnnprobe.doctor.progress import beats_chance
+from cnnprobe.doctor.remedies_data import keep_first_labels, take_labels_from, train_as_stored
 from cnnprobe.types import Evidence, Remedy
 
 FEWEST_CONFLICTS = 3  # images
 MOVED = 0.05  # share of the labels dealt anew, below which they may be rare defects of the data
 CLEARLY_MOVED = 0.4
+ORDER_TELLS = 0.1, 0.3  # share of the labels that another order must mend to be thought of, and to be sure
 
 
 def dealt_anew_share(seen: Observation) -> float:
@@ -43,7 +48,109 @@ def _advise(seen: Observation) -> Advice:
     return Advice(text, "order = rng.permutation(len(images)); images, labels = images[order], labels[order]")
 
 
+def _of_others(seen: Observation) -> Evidence | None:
+    """Labels that fit in another order, or in none."""
+    return _displaced(seen) or _unrelated(seen)
+
+
+def _displaced(seen: Observation) -> Evidence | None:
+    """Labels that belong to images some places away."""
+    stored, told = fact(seen, "labels told as stored"), fact(seen, "labels told in that order")
+    strength = graded(told - stored, *ORDER_TELLS)
+    if not strength or not fact(seen, "z of the order that fits") > UNSURE_Z:
+        return None
+    moved = _moved(seen)
+    begin = f" from image {moved.first} on" if moved.first else ""
+    sentence = (
+        f"Simple features tell {stored:.0%} of the labels, and {told:.0%} where{begin} the label of each image is the"
+        f" one {ORDERS[moved.order][0]}."
+    )
+    names = (
+        "labels told as stored",
+        "labels told in that order",
+        "z of the order that fits",
+        "first place out of order",
+    )
+    return Evidence(sentence, readings(seen, *names), 0.5 + 0.5 * strength)
+
+
+def _moved(seen: Observation) -> Displaced:
+    """The order that was found."""
+    return Displaced(int(fact(seen, "order that fits the labels")), int(fact(seen, "first place out of order")))
+
+
+def _unrelated(seen: Observation) -> Evidence | None:
+    """Neither neighbours nor random features find the labels in the images, and nor did the network."""
+    pixels, features = fact(seen, "pixel neighbours z"), fact(seen, "random features z")
+    enough = fact(seen, "images read") >= FEWEST_FOR_PAIRING or pairing_z(seen, of="stored ") > TOLD_Z
+    # Without held-out images the network's own accuracy may be memory, and says nothing.
+    generalises = seen.bench.has_valid and beats_chance(seen)
+    if not (enough and pixels < PAIRED_Z and features < PAIRED_Z and not generalises) or _is_loaders_doing(seen):
+        return None
+    sentence = (
+        "Images that look alike have unlike labels: nearest neighbours and random features predict them no better than "
+        f"shuffled ones ({pixels:.1f} and {features:.1f} standard deviations above), nor does the trained network."
+    )
+    names = ("pixel neighbours z", "random features z", "pixel neighbours accuracy", "validation accuracy")
+    return Evidence(sentence, readings(seen, *names), graded(max(pixels, features), PAIRED_Z + 1, 2.0))
+
+
+def _is_loaders_doing(seen: Observation) -> bool:
+    """Whether labels change from pass to pass, or stored images tell labels that those the model is fed do not."""
+    problem = seen.bench.problem
+    is_prepared = problem.batches is None and problem.preprocess is not None
+    is_changed = is_prepared or fact(seen, "images seen twice") == 0
+    by_images = pairing_z(seen, of="stored ") > TOLD_Z and is_changed
+    return dealt_anew_share(seen) > MOVED or by_images
+
+
+def _pair_anew(seen: Observation) -> tuple[Remedy, ...]:
+    """Labels from where they stand; the stored pairs, where those alone are sound."""
+    if _displaced(seen):
+        return (take_labels_from(places_of_labels(_moved(seen), num_examples(seen.bench.problem.train))),)
+    return (train_as_stored,) if pairing_z(seen, of="stored ") > TOLD_Z else ()
+
+
+def _advise_unrelated(seen: Observation) -> Advice:
+    """Where the pairing usually breaks."""
+    if _displaced(seen):
+        moved = _moved(seen)
+        return Advice(
+            f"Look at the images around number {moved.first} beside their labels: a header or a file that was skipped"
+            " on one side alone, or two listings in different orders, leave the label of each image"
+            f" {ORDERS[moved.order][0]}. Keep names with images, and look each label up by name.",
+            "labels = [label_of[path.name] for path in paths]  # of the very paths that were read as images",
+        )
+    where = " The stored pairs are sound: it is the loader that breaks them." if _pair_anew(seen) else ""
+    return Advice(
+        "Look at twenty images beside their labels. Images and labels were probably shuffled, sorted or filtered"
+        f" apart; permute both with the same indices.{where}",
+        "order = rng.permutation(len(images)); images, labels = images[order], labels[order]",
+    )
+
+
 CAUSES = (
+    Cause(
+        "labels-unrelated-to-images",
+        "the labels do not belong to these images",
+        "labels",
+        _of_others,
+        _pair_anew,
+        _advise_unrelated,
+        "A network can memorise random labels, and then its training loss falls, but nothing carries over to new"
+        " images.",
+        (
+            (
+                "Zhang, Bengio, Hardt, Recht & Vinyals, Understanding deep learning requires rethinking"
+                " generalization, ICLR 2017"
+            ),
+        ),
+        look_alikes=(
+            "`cross-example-leak` gives chance on new images after a perfect fit too, but there nearest neighbours"
+            " find the labels. `label-noise` leaves them something to find, up to about nine wrong labels in ten."
+            " Faults of optimisation leave the neighbours' accuracy as it is."
+        ),
+    ),
     Cause(
         "labels-reshuffled-each-epoch",
         "labels are dealt anew in every epoch",

@@ -17,6 +17,7 @@ REFERENCE = optax.adam(1e-3)
 AS_DRAWN = (0.8, 1.15)  # spectral edges of kernels of independent entries
 FEW_HELD = 0.05  # share of the weights: filters that are meant to be fixed are small
 PENALTY = "penalty share of a gradient"
+MOST_CUT = 0.5  # of the parameters
 LONG_STILL = 100  # steps without any update, from which none is waited for: gradients may be gathered first
 LITTLE_GROWTH = 0.1  # of the logarithm of the parameters, that a decay of the wrong sign may bring unnoticed
 WEAKER = 1000  # times: from a decay that outweighs the data to one of the usual size
@@ -70,8 +71,17 @@ def _unmoved(seen: Observation) -> Evidence | None:
     )
     sentence = f"{share:.0%} of the parameters never move ({which}): {why}."
     is_still = fact(seen, "number of updates") == 0 and fact(seen, "number of steps") >= LONG_STILL
-    strength = 1.0 if is_still else 0.8  # what nothing moves cannot learn, while held features may be wanted
+    # What nothing moves cannot learn, while held features may be wanted.
+    strength = 1.0 if is_still or _learns_nothing_of_most(seen) else 0.8
     return Evidence(sentence, readings(seen, "frozen parameter share", "cut gradient share"), strength)
+
+
+def _learns_nothing_of_most(seen: Observation) -> bool:
+    """Whether no gradient reaches most parameters, and the others learn nothing from what these make of the images.
+
+    A remedy may be out of reach then: in `x + stop_gradient(q(x)) - x` there is no gradient to restore.
+    """
+    return fact(seen, "cut gradient share") > MOST_CUT and not has_learnt(seen)
 
 
 def _is_cut(seen: Observation) -> bool:
@@ -100,7 +110,11 @@ def _advise_thaw(seen: Observation) -> Advice:
             "backbone.trainable = True  # then compile again",
         )
     if _is_cut(seen):
-        return Advice(f"Take out the stop_gradient between {seen.names.get('frozen', 'these layers')} and the loss.")
+        return Advice(
+            f"Find the stop_gradient between {seen.names.get('frozen', 'these layers')} and the loss. Where it rounds"
+            " or takes a sign, all that is not to be differentiated belongs inside, its own input too.",
+            "x + jax.lax.stop_gradient(jnp.sign(x) - x)  # not x + stop_gradient(jnp.sign(x)) - x",
+        )
     return Advice(
         "Give the optimizer every parameter: look for optax.masked, set_to_zero or a schedule at zero.",
         "optimizer = optax.adam(1e-3)  # not chained with optax.masked(optax.set_to_zero(), ...)",
@@ -249,6 +263,7 @@ CAUSES = (
         _advise_thaw,
         "Layers that stay as they were drawn give random features; only what comes after them can learn.",
         ("Yosinski, Clune, Bengio & Lipson, How transferable are features in deep neural networks?, NIPS 2014",),
+        shows_harm=_learns_nothing_of_most,
         look_alikes=(
             "Layers behind `dead-units` get no gradient either, because nothing flows through them; here their"
             " activations are alive. `updates-too-small` moves every parameter a little. A gradient that arrives is the"

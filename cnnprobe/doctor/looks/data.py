@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from cnnprobe.data.batching import endless_batches
 from cnnprobe.data.sampling import in_time, sample
 from cnnprobe.doctor.bench import Bench
+from cnnprobe.doctor.looks.displaced import look_at_displaced
 from cnnprobe.doctor.looks.passes import look_at_stored_pairs
 from cnnprobe.probes.inputs import (
     Consistency,
@@ -30,6 +31,7 @@ WORDS = {
 BATCHES_READ = 40  # for the order of the labels
 NUM_DRAWS = 10  # random batches for each that is read
 MIN_FOR_NEIGHBOURS = 60  # images, below which neighbours tell nothing
+MANY_WRONG = 0.2  # share of the labels that images contradict, from which they are held against other orders
 
 
 def look_at_images(bench: Bench) -> dict[str, float]:
@@ -104,9 +106,12 @@ def look_at_pairing(bench: Bench) -> dict[str, float]:
         return {}
     seed = bench.problem.seed
     pixels = knn_consistency(pixel_features(images), ids, seed=seed)
-    features, scores = ridge_readings(random_features(images, seed=seed), ids, seed=seed)
-    facts = {**_consistency("pixel neighbours", pixels), **_consistency("random features", features)}
-    return facts | {"contradicted label share": label_noise(scores, ids).share} | look_at_stored_pairs(bench, facts)
+    features = random_features(images, seed=seed)
+    reading, scores = ridge_readings(features, ids, seed=seed)
+    wrong = label_noise(scores, ids).share
+    facts = {**_consistency("pixel neighbours", pixels), **_consistency("random features", reading)}
+    moved = look_at_displaced(bench, features) if wrong > MANY_WRONG else {}
+    return facts | {"contradicted label share": wrong} | moved | look_at_stored_pairs(bench, facts)
 
 
 def _consistency(name: str, reading: Consistency) -> dict[str, float]:

@@ -29,10 +29,20 @@ def look_at_passes(bench: Bench) -> dict[str, float]:
         return {}
     first, second = (_pass(bench, number) for number in range(2))
     pairs = [(label, second[image]) for image, label in first.items() if image in second]
-    facts = {"images seen twice": float(len(pairs))}
+    facts = _served(bench) | {"images seen twice": float(len(pairs))}
     if pairs:
         facts["label conflict share"] = float(np.mean([one != other for one, other in pairs]))
     return facts
+
+
+def _served(bench: Bench) -> dict[str, float]:
+    """How many different images a loader hands out among the first ones, beside as many draws from those stored."""
+    problem = bench.problem
+    if problem.batches is None:
+        return {}
+    stored = sample(problem.train, len(bench.train.images), seed=problem.seed, seconds=bench.read_seconds)
+    served, drawn = (len(set(fingerprints(_thinned(np.asarray(x))))) for x in (bench.train.images, stored.images))
+    return {"different images served": float(served), "different images stored": float(drawn)}
 
 
 def _pass(bench: Bench, number: int) -> dict[bytes, int]:
