@@ -1,5 +1,7 @@
 """Faults of loaders, splits, augmentation, metric and maps, beside those of `faults`."""
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,26 @@ def reshuffled_labels(problem: Problem) -> Problem:
 def mispairing_loader(problem: Problem) -> Problem:
     """A loader that gives every image the label of the one stored after it."""
     return with_loader(problem, lambda images, labels, _: (images, np.roll(labels, 1)))
+
+
+def labels_one_late(problem: Problem) -> Problem:
+    """A file that was skipped among the images alone: from there on each has the label of the one before it."""
+    first = num_examples(problem.train) // 20
+    return relabel(problem, lambda labels: np.concatenate([labels[:first], np.roll(labels[first:], 1)]))
+
+
+def loader_of_few(problem: Problem) -> Problem:
+    """A loader whose batches begin one image further each, not a whole batch, so that an epoch hardly gets anywhere."""
+    images, labels = take(problem.train, np.arange(num_examples(problem.train)))
+    preprocess, size = problem.preprocess or (lambda images: images), problem.batch_size
+    prepared = np.asarray(preprocess(images))
+
+    def batches(_: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """One epoch."""
+        for start in range(len(labels) // size):
+            yield prepared[start : start + size], np.asarray(labels)[start : start + size]
+
+    return problem._replace(batches=batches)
 
 
 def noisy_labels(problem: Problem) -> Problem:
@@ -117,6 +139,8 @@ def augmented_inside(problem: Problem) -> Problem:
 DATA_FAULTS: tuple[Remedy, ...] = (
     reshuffled_labels,
     mispairing_loader,
+    labels_one_late,
+    loader_of_few,
     noisy_labels,
     class_numbers_differ,
     split_by_class,

@@ -1,6 +1,7 @@
 """Faults of the network, its loss and its optimizer, beside those of `faults`; each is a function of the problem."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import optax
 from jaxtyping import Array, Float
 
 from cnnprobe.models.networks import small_cnn
-from cnnprobe.models.plain import dropout, init_dense
+from cnnprobe.models.plain import conv, dropout, init_conv, init_dense, max_pool
 from cnnprobe.trees import leaf_name, per_layer
 from cnnprobe.types import Images, Key, Labels, Model, Params, Problem, Remedy, State
 from experiments.planting import count_classes, map_outputs
@@ -133,6 +134,39 @@ def sigmoid_tower(problem: Problem) -> Problem:
     return problem._replace(model=Model(init, apply))
 
 
+def _two_convolutions(problem: Problem, features: Callable[[Array], Array]) -> Problem:
+    """Two convolutions, each with a pool behind it, then a head on what `features` makes of their maps."""
+    num_classes = count_classes(problem)
+
+    def maps(params: Params, images: Images) -> Array:
+        """The features that the head reads."""
+        x = max_pool(jax.nn.relu(conv(params["conv0"], jnp.asarray(images))))
+        return features(max_pool(conv(params["conv1"], x)))
+
+    def init(key: Key, images: Images) -> tuple[Params, State]:
+        """The layers."""
+        keys = jax.random.split(key, 3)
+        params = {"conv0": init_conv(keys[0], images.shape[-1], 16), "conv1": init_conv(keys[1], 16, 32)}
+        return {**params, "head": init_dense(keys[2], maps(params, images).shape[1], num_classes)}, {}
+
+    def apply(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
+        """Logits of each image."""
+        del key, train
+        return maps(params, images) @ params["head"]["kernel"] + params["head"]["bias"], state
+
+    return problem._replace(model=Model(init, apply))
+
+
+def pool_of_rows(problem: Problem) -> Problem:
+    """A global pool over the axes of maps with channels in front, which are width and channels here."""
+    return _two_convolutions(problem, lambda x: jax.nn.relu(x).mean(axis=(2, 3)))
+
+
+def signs_cut_off(problem: Problem) -> Problem:
+    """Signs of features, meant to let gradients straight through, with a parenthesis that takes their own path away."""
+    return _two_convolutions(problem, lambda x: (x + jax.lax.stop_gradient(jnp.sign(x)) - x).reshape(len(x), -1))
+
+
 def class_without_unit(problem: Problem) -> Problem:
     """A model that has no score for the last class."""
     return map_outputs(problem, lambda outputs: outputs[..., :-1])
@@ -226,6 +260,8 @@ NETWORK_FAULTS: tuple[Remedy, ...] = (
     trunk_in_state,
     loud_init,
     sigmoid_tower,
+    pool_of_rows,
+    signs_cut_off,
     class_without_unit,
     norm_of_zeros,
     biases_below_zero,

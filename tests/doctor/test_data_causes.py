@@ -262,6 +262,17 @@ def test_collapsed_maps_do_harm_where_features_without_training_are_far_ahead(re
     assert BY_ID["spatial-collapse"].shows_harm(with_facts(healthy, "spatial-collapse", **facts)) == is_shown
 
 
+@pytest.mark.parametrize(("reached", "is_shown"), [(0.7, True), (0.85, False)])
+def test_pool_over_the_wrong_axes_does_harm_where_the_network_falls_short(reached, is_shown, healthy):
+    facts = {"pools over features and one side": 1.0, "validation accuracy": reached, "random features accuracy": 0.9}
+    seen, cause = healthy._replace(facts={**healthy.facts, **facts}), BY_ID["spatial-collapse"]
+    seen = seen._replace(names={**healthy.names, "misplaced pool": "axes (2, 3) of a map of [batch, 8, 8, 16]"})
+    assert "axes (2, 3)" in cause.evidence(seen).sentence
+    assert "axis=(1, 2)" in cause.advice(seen).snippet
+    assert cause.remedies(seen) == ()
+    assert cause.shows_harm(seen) == is_shown
+
+
 def test_small_leak_of_a_source_makes_no_finding(healthy):
     small = with_facts(healthy, "train-valid-overlap", **{"accuracy owed to the leak": 0.01})
     source = [{"image": np.zeros((8, 8, 1)), "label": 0}]

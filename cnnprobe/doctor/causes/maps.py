@@ -5,13 +5,30 @@ import math
 from cnnprobe.doctor.causes.record import Advice, Cause, graded, readings
 from cnnprobe.doctor.looks.maps import FACTORS
 from cnnprobe.doctor.observation import Observation, fact
-from cnnprobe.doctor.progress import BASELINE, is_behind, is_cut_short
+from cnnprobe.doctor.progress import BASELINE, is_behind, is_cut_short, is_solved
 from cnnprobe.doctor.remedies_data import enlarge_images
 from cnnprobe.types import Evidence, Remedy
 
 LARGEST_SIDE = 512  # pixels of an enlarged image
 FEWEST_SIDE = 3  # places across the last map, as many as its convolutions are wide
+POOLED = "pools over features and one side"
 MOST = 0.5  # share of the convolutions on single places that is decisive
+
+
+def _left_without(seen: Observation) -> Evidence | None:
+    """Maps that lose their places to pools and strides, or their features to a pool over the wrong axes."""
+    return _misplaced(seen) or _collapsed(seen)
+
+
+def _misplaced(seen: Observation) -> Evidence | None:
+    """A pool over features and one side of the maps: what the filters found is averaged into one number a row."""
+    if not fact(seen, POOLED) > 0:
+        return None
+    sentence = (
+        f"A pool goes over {seen.names.get('misplaced pool', '')}: over the features of its places and one side of the"
+        " plane. A dense layer reads what is left, one number for each row or column."
+    )
+    return Evidence(sentence, readings(seen, POOLED, "validation accuracy", BASELINE), 1.0)
 
 
 def _collapsed(seen: Observation) -> Evidence | None:
@@ -40,7 +57,9 @@ def _size(seen: Observation) -> str:
 
 
 def _remedies(seen: Observation) -> tuple[Remedy, ...]:
-    """Larger images, from the first enlargement that runs."""
+    """Larger images, from the first enlargement that runs; none where it is not the size that is wrong."""
+    if _misplaced(seen):
+        return ()
     side, first = max(seen.bench.train.images.shape[1:3]), fact(seen, "enlargement that runs")
     least = 1.0 if math.isnan(first) else first
     factors = [factor for factor in FACTORS if factor >= least and factor * side <= LARGEST_SIDE]
@@ -48,12 +67,22 @@ def _remedies(seen: Observation) -> tuple[Remedy, ...]:
 
 
 def _stays_behind(seen: Observation) -> bool:
-    """Whether the network got nowhere near what features need no training for, in a run that was long enough."""
-    return is_behind(seen) and not is_cut_short(seen)
+    """Whether the network got nowhere near what features need no training for, in a run that was long enough.
+
+    Of a pool over the wrong axes, whose maps have no use, it is enough that the network falls short of that.
+    """
+    is_short = is_behind(seen) or (_misplaced(seen) is not None and not is_solved(seen))
+    return is_short and not is_cut_short(seen)
 
 
 def _advise(seen: Observation) -> Advice:
-    """Fewer pools."""
+    """Fewer pools, or the right axes."""
+    if _misplaced(seen):
+        return Advice(
+            "Pool over height and width, the axes 1 and 2 here: 2 and 3 are those of maps with channels in front, as in"
+            " PyTorch.",
+            "x = x.mean(axis=(1, 2))  # [batch, height, width, channels] to [batch, channels]",
+        )
     halvings = int(math.log2(max(min(seen.bench.train.images.shape[1:3]) / FEWEST_SIDE, 1)))
     text = (
         f"Images of {_size(seen)} pixels bear {halvings} halvings before convolutions of {FEWEST_SIDE}x{FEWEST_SIDE}"
@@ -67,7 +96,7 @@ CAUSES = (
         "spatial-collapse",
         "pools and strides leave no image plane",
         "architecture",
-        _collapsed,
+        _left_without,
         _remedies,
         _advise,
         "A convolution combines neighbouring places. Where one place is left, all but its central weights see padding"

@@ -11,6 +11,7 @@ from cnnprobe.doctor.bench import Bench
 from cnnprobe.doctor.remedies_data import enlarged
 from cnnprobe.tracing.calls import trace_call
 from cnnprobe.tracing.layers import Layer, find_structure
+from cnnprobe.tracing.pooled_axes import Pooled, misplaced_pools
 from cnnprobe.tracing.program import Op, all_ops
 from cnnprobe.types import Images, Outputs, Params, State
 
@@ -39,12 +40,20 @@ def look_at_maps(bench: Bench, weights: tuple[Params, State] | None) -> tuple[di
     call = trace_call(outputs, (*weights, images, jax.random.key(0)), {}, [0])
     spatial = [layer for layer in find_structure(call.program, call.origins).layers if _is_spatial(layer)]
     single = [layer.name for layer in spatial if places_before(layer.op) <= 1]
+    pooled = misplaced_pools(call.program)
     facts = {
+        "pools over features and one side": float(len(pooled)),
         "spatial convolutions": float(len(spatial)),
         "convolutions on a single place": float(len(single)),
         "smallest map places": float(min(_places_after(all_ops(call.program)), default=math.nan)),
     }
-    return facts, {"first convolution on a single place": next(iter(single), "")}
+    names = {"first convolution on a single place": next(iter(single), "")}
+    return facts, names | ({"misplaced pool": _pool_text(pooled[0])} if pooled else {})
+
+
+def _pool_text(pooled: Pooled) -> str:
+    """Which axes of which map a pool goes over, in words."""
+    return f"axes {pooled.axes} of a map of [batch, {', '.join(map(str, pooled.shape[1:]))}]"
 
 
 def _factor_that_runs(bench: Bench, images: jax.Array) -> int | None:
