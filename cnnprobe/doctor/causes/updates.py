@@ -72,16 +72,16 @@ def _unmoved(seen: Observation) -> Evidence | None:
     sentence = f"{share:.0%} of the parameters never move ({which}): {why}."
     is_still = fact(seen, "number of updates") == 0 and fact(seen, "number of steps") >= LONG_STILL
     # What nothing moves cannot learn, while held features may be wanted.
-    strength = 1.0 if is_still or _learns_nothing_of_most(seen) else 0.8
+    strength = 1.0 if is_still or _starves(seen) else 0.8
     return Evidence(sentence, readings(seen, "frozen parameter share", "cut gradient share"), strength)
 
 
-def _learns_nothing_of_most(seen: Observation) -> bool:
-    """Whether no gradient reaches most parameters, and the others learn nothing from what these make of the images.
+def _starves(seen: Observation) -> bool:
+    """Whether no gradient reaches most parameters, and the others get nowhere with what these make of the images.
 
     A remedy may be out of reach then: in `x + stop_gradient(q(x)) - x` there is no gradient to restore.
     """
-    return fact(seen, "cut gradient share") > MOST_CUT and not has_learnt(seen)
+    return fact(seen, "cut gradient share") > MOST_CUT and (is_behind(seen) or not has_learnt(seen))
 
 
 def _is_cut(seen: Observation) -> bool:
@@ -263,7 +263,7 @@ CAUSES = (
         _advise_thaw,
         "Layers that stay as they were drawn give random features; only what comes after them can learn.",
         ("Yosinski, Clune, Bengio & Lipson, How transferable are features in deep neural networks?, NIPS 2014",),
-        shows_harm=_learns_nothing_of_most,
+        shows_harm=_starves,
         look_alikes=(
             "Layers behind `dead-units` get no gradient either, because nothing flows through them; here their"
             " activations are alive. `updates-too-small` moves every parameter a little. A gradient that arrives is the"
