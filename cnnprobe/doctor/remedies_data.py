@@ -158,9 +158,15 @@ def train_as_stored(problem: Problem) -> Problem:
     return problem._replace(batches=None, batch_size=len(first.images), shuffle=True)
 
 
-def take_labels_from(places: Int[np.ndarray, " num"]) -> Remedy:
-    """Gives each stored image the label that stands at another place."""
-    return lambda problem: problem._replace(train=_relabel(problem.train, lambda labels: labels[places]))
+def take_labels_from(train: Int[np.ndarray, " num"], valid: Int[np.ndarray, " num"] | None = None) -> Remedy:
+    """Gives each stored image the label that stands at another place; validation images too, where theirs are given."""
+
+    def remedy(problem: Problem) -> Problem:
+        """The problem with this one thing changed."""
+        held_out = problem.valid if valid is None else _relabel(problem.valid, lambda labels: labels[valid])
+        return problem._replace(train=_relabel(problem.train, lambda labels: labels[train]), valid=held_out)
+
+    return remedy
 
 
 def keep_first_labels(problem: Problem) -> Problem:

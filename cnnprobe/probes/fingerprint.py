@@ -39,6 +39,7 @@ class LossFingerprint(NamedTuple):
     cross_example: float  # relative change of the other examples' gradients when one example changes; 0 for CE
     duplication: float  # loss of the batch repeated twice / loss of the batch; 1 for a mean, 2 for a sum
     recovers: float  # examples whose prediction is right after gradient descent on free logits, in [0, 1]; 1 for CE
+    blind_gradient: float  # as at zero, after descent on logits that all examples share; about 1 for CE, and never 0
     num_nonfinite: int  # NaN or infinite numbers among the first six readings and the gradient at random logits
     num_units: int  # width of the constructed logits; 0: logits without that axis
     output_shape: tuple[int, ...]  # what the loss returns; () for a scalar
@@ -85,6 +86,7 @@ class _Slopes(NamedTuple):
     cross_example: float = math.nan
     num_nonfinite: int = 0  # entries of the gradient at random logits
     recovers: float = math.nan
+    blind_gradient: float = math.nan
 
 
 def loss_fingerprint(
@@ -195,17 +197,24 @@ def _measure_slopes(call: Loss, case: _Case) -> _Slopes:
         """The gradient at some logits, on the host."""
         return np.asarray(step(logits, np.float32(0), case.labels)[1])
 
+    def size_of(rows: Float[np.ndarray, "n units"]) -> float:
+        """Mean norm of a gradient over examples, of the loss of each alone."""
+        return len(rows) * float(np.mean(np.linalg.norm(rows, axis=1)))
+
     rows, others, at_zero = gradient(case.logits), gradient(case.other), gradient(np.zeros_like(case.logits))
     sizes = np.sum(np.abs(rows), axis=1)
     sums = [_divide(abs(float(row.sum())), float(size)) for row, size in zip(rows, sizes, strict=True)]
+    num_steps = 40 if step is descent else 300  # uncompiled, a step is slow
+    shared = _descended(step, case, num_steps=num_steps, is_shared=True)
     return _Slopes(
         row_sum=float(np.mean(sums)),
         toward_label_share=float(np.mean(_toward_label(rows, case.ids))),
         zero_gradient_share=float(np.mean(sizes == 0)),
-        gradient_at_zero=len(rows) * float(np.mean(np.linalg.norm(at_zero, axis=1))),
+        gradient_at_zero=size_of(at_zero),
         cross_example=_divide(float(np.linalg.norm(others[1:] - rows[1:])), float(np.linalg.norm(rows[1:]))),
         num_nonfinite=int(np.sum(~np.isfinite(rows))),
-        recovers=_recovered_share(step, case, num_steps=40 if step is descent else 300),  # uncompiled, a step is slow
+        recovers=_right_share(_descended(step, case, num_steps=num_steps), case),
+        blind_gradient=size_of(gradient(shared)),
     )
 
 
@@ -225,13 +234,20 @@ def _descent(call: Loss) -> Callable[..., tuple[Array, Array]]:
     return step
 
 
-def _recovered_share(step: Callable[..., tuple[Array, Array]], case: _Case, *, num_steps: int) -> float:
-    """Share of examples whose free logits name the right class after descent."""
-    logits: Any = 0.1 * case.logits
+def _descended(
+    step: Callable[..., tuple[Array, Array]], case: _Case, *, num_steps: int, is_shared: bool = False
+) -> Float[np.ndarray, "n units"]:
+    """Free logits after descent; `is_shared`: those of all examples are kept equal, as of a network that is blind."""
+    logits: Any = np.zeros_like(case.logits) if is_shared else 0.1 * case.logits
     # A loop and not a scan: this one compiled step gives the gradients above as well.
     for length in np.linspace(1.0, 0.02, num_steps, dtype=np.float32):
         logits, _ = step(logits, length, case.labels)
-    logits = np.asarray(logits)
+        logits = np.broadcast_to(np.mean(logits, axis=0), case.logits.shape) if is_shared else logits
+    return np.asarray(logits)
+
+
+def _right_share(logits: Float[np.ndarray, "n units"], case: _Case) -> float:
+    """Share of examples whose logits name the right class."""
     if logits.shape[1] > 1:
         return float(np.mean(np.argmax(logits, axis=1) == case.ids))
     # A single unit may separate the classes at 0 or at 1/2: take the middle of what it learned.

@@ -44,6 +44,22 @@ def test_every_order_is_found_and_put_right(order, healthy, tiny_bench):
     assert remedy(problem).valid is problem.valid
 
 
+def test_validation_in_the_same_wrong_order_is_put_right_too(healthy, tiny_bench):
+    wrong = displaced(Displaced(8, 0))
+    fresh = RNG.permutation(NUM)
+    valid = Dataset(IMAGES[fresh], displaced(Displaced(8, 0), LABELS[fresh]))
+    problem = stored(wrong, tiny_bench.problem)._replace(valid=valid)
+    (remedy,) = UNRELATED.remedies(seen_of(problem, healthy))
+    assert np.mean(remedy(problem).train.labels == LABELS) > 0.99
+    assert np.mean(remedy(problem).valid.labels == LABELS[fresh]) > 0.99
+
+
+def test_validation_that_is_right_stays(healthy, tiny_bench):
+    problem = stored(displaced(Displaced(8, 0)), tiny_bench.problem)._replace(valid=Dataset(IMAGES, LABELS))
+    (remedy,) = UNRELATED.remedies(seen_of(problem, healthy))
+    assert remedy(problem).valid is problem.valid
+
+
 @pytest.mark.parametrize("first", [30, 300, 400])
 def test_the_place_is_told_from_which_labels_are_displaced(first, healthy, tiny_bench):
     problem = stored(displaced(Displaced(0, first)), tiny_bench.problem)

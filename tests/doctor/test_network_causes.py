@@ -127,6 +127,42 @@ def test_flat_losses_are_of_a_wrong_family(name, healthy):
     assert evidence("wrong-loss-family", with_loss(healthy, name)).strength >= 0.8
 
 
+@pytest.mark.parametrize(
+    ("name", "rest", "is_named"),
+    [("hinge", 0.0, True), ("unknown", 1e-5, True), ("hinge", 0.3, False), ("negated", 0.0, False)],
+)
+def test_loss_that_rests_where_all_images_have_the_same_scores_is_of_a_wrong_family(name, rest, is_named, healthy):
+    facts = {**healthy.facts, "loss blind gradient": rest, "loss gradient at zero": 0.9}
+    found = evidence("wrong-loss-family", with_loss(healthy._replace(facts=facts), name))
+    assert (found is not None) == is_named
+    if found is not None:
+        assert "the same scores" in found.sentence
+
+
+GATHERED = {"number of updates": 6.0, "number of steps": 400.0, "steps of the whole training": 500.0}
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_named"),
+    [
+        ({}, True),
+        ({"steps of the whole training": 50_000.0}, False),  # updates enough in the end
+        ({"number of updates": 100.0}, False),  # a batch in four
+        ({"training accuracy": 0.99}, False),
+        ({"last update": 10.0}, False),  # a schedule that ended
+    ],
+)
+def test_gradients_gathered_over_too_many_batches_are_updates_too_small(changed, is_named, healthy):
+    facts = {**GATHERED, "last update": 390.0, "training accuracy": 0.5, **changed}
+    seen = healthy._replace(facts={**healthy.facts, **facts})
+    found = BY_ID["updates-too-small"].evidence(seen)
+    assert (found is not None) == is_named
+    if found is not None:
+        assert "once in 67 batches" in found.sentence
+        assert "MultiSteps" in BY_ID["updates-too-small"].advice(seen).text
+        assert len(BY_ID["updates-too-small"].remedies(seen)) > 0
+
+
 # --- optimizer -------------------------------------------------------------------------------------------------------
 
 

@@ -88,6 +88,41 @@ def test_recovers_holds_for_any_scale(scale):
     assert loss_fingerprint(lambda z, y: scale * zoo.cross_entropy(z, y), 10).recovers == 1
 
 
+def test_blind_gradient_of_cross_entropy_is_that_of_the_shares_of_the_labels():
+    given = []
+    read = loss_fingerprint(zoo.cross_entropy, 10, encode=lambda ids: given.append(ids) or ids)
+    shares = np.bincount(given[0], minlength=10) / len(given[0])
+    np.testing.assert_allclose(
+        read.blind_gradient, np.mean(np.linalg.norm(shares - np.eye(10)[given[0]], axis=1)), rtol=0.01
+    )
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 1000])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        *(zoo.cross_entropy, zoo.smoothed, zoo.focal, zoo.polynomial, zoo.one_vs_rest, zoo.hinge),
+        *(zoo.squared_error_of_logits, zoo.squared_error_of_probabilities),
+    ],
+)
+def test_sound_losses_do_not_rest_where_all_examples_have_the_same_scores(loss, num_classes):
+    read = loss_fingerprint(loss, num_classes)
+    assert read.blind_gradient > 0.1 / np.sqrt(num_classes) * read.gradient_at_zero
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda z, y: jnp.mean(jnp.maximum(0, 1 - z * jax.nn.one_hot(y, 10))),  # labels of 0 where -1 is meant
+        lambda z, y: -jnp.mean(jax.nn.log_sigmoid(zoo.picked(z, y))),  # no other class pulls
+    ],
+)
+def test_losses_that_any_large_scores_satisfy_rest_there(loss):
+    read = loss_fingerprint(loss, 10)
+    assert read.recovers == 1
+    assert read.blind_gradient < 1e-4 * read.gradient_at_zero
+
+
 def test_cross_entropy_matches_definitions():
     read = loss_fingerprint(zoo.cross_entropy, 10)
     values = [read.shift, read.row_sum, read.toward_label_share, read.zero_gradient_share, read.cross_example]

@@ -8,6 +8,7 @@ from cnnprobe.doctor.looks.loss import NUM_CONSTRUCTED, RECOVERED
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.remedies import average_loss, scale_updates
 from cnnprobe.doctor.remedies_network import reference_loss, softmax_over_classes
+from cnnprobe.probes.losses import HEALTHY_LOSSES
 from cnnprobe.types import Evidence, Remedy
 
 FLAT = {  # losses that lead to the right class, slowly: name -> what they are
@@ -16,6 +17,8 @@ FLAT = {  # losses that lead to the right class, slowly: name -> what they are
     "temperature": "a cross-entropy of scores that were divided by a constant",
 }
 COUPLED = 1e-3  # change of an example's gradient when only another example's scores change, past rounding
+BLIND = "loss blind gradient"
+AT_REST = 1e-3  # of the first gradient: rounding, and steps that end
 LONGER = 5.0  # times the steps, where the mean is taken in the place of a sum
 FEWEST_UNITS = 2  # outputs that a softmax can weigh against each other
 
@@ -118,6 +121,13 @@ def _wrong_family(seen: Observation) -> Evidence | None:
     if name == "no-gradient":
         sentence = "The loss has no gradient at all: it counts or rounds, so no update can follow it."
         return Evidence(sentence, readings(seen, "loss zero gradient share", *FINGERPRINT), 1.0)
+    if _is_blind(seen) and width == seen.bench.num_classes:
+        sentence = (
+            "This loss comes to rest where every image has the same scores, and does not ask for the right class: its"
+            f" gradient there is {fact(seen, BLIND):.2g} an image, against"
+            f" {fact(seen, 'loss gradient at zero'):.2g} where training starts."
+        )
+        return Evidence(sentence, readings(seen, BLIND, *FINGERPRINT), 1.0)
     recovers = fact(seen, "loss recovers")
     # Embeddings have another width than classes, and losses that need no right class.
     if name == "unknown" and recovers < RECOVERED and seen.loss.wants == "neither" and width == seen.bench.num_classes:
@@ -131,6 +141,13 @@ def _wrong_family(seen: Observation) -> Evidence | None:
         f" {reference:.2g} of cross-entropy."
     )
     return Evidence(sentence, readings(seen, *FINGERPRINT), 0.8)
+
+
+def _is_blind(seen: Observation) -> bool:
+    """Whether a network that looks at no image can have all that the loss has to give."""
+    is_named = _fed(seen) not in (*HEALTHY_LOSSES, "unknown")  # what else is wrong with it is another cause
+    share = AT_REST / math.sqrt(seen.bench.num_classes)  # of many classes all but a few are right without a look
+    return not is_named and fact(seen, BLIND) < share * fact(seen, "loss gradient at zero")
 
 
 # --- sum instead of mean ---------------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ from cnnprobe.types import Evidence, Remedy
 
 FEWEST_LOST = 3  # NaN steps at the end of a run, from which none is expected to be finite again
 FEWEST_UPDATES = 3  # before the steps can be said to end: gradients may be gathered over many steps
+FEW_UPDATES = 100.0, 25.0  # of a whole training, in which healthy networks have learnt little
+MANY_BATCHES = 8  # an update, from which gradients are gathered on purpose or by mistake
 LATE = "log10 of late over early step"
 MOST_PATIENCE = 1.0  # decades by which a long training excuses small steps
 REFERENCE = replace_optimizer(ADAM)
@@ -147,8 +149,23 @@ def _advise_smaller(_: Observation) -> Advice:
 
 
 def _too_small(seen: Observation) -> Evidence | None:
-    """Steps that end early, or are too small from the start."""
-    return _ending(seen) or _creeping(seen)
+    """Steps that are few, that end early, or that are too small from the start."""
+    return _gathering(seen) or _ending(seen) or _creeping(seen)
+
+
+def _gathering(seen: Observation) -> Evidence | None:
+    """Gradients gathered over so many batches that the whole training makes a few updates."""
+    updates, steps = fact(seen, "number of updates"), fact(seen, "number of steps")
+    batches = steps / updates if updates > 0 else math.nan
+    strength = NOT_DECISIVE * graded_log(fact(seen, "steps of the whole training") / batches, *FEW_UPDATES)
+    is_over = fact(seen, "training accuracy") > FITTED or fact(seen, "last update") < steps / 2
+    if not strength or is_over or not batches >= MANY_BATCHES:
+        return None
+    sentence = (
+        f"The parameters move in {updates:.0f} of {steps:.0f} steps, once in {batches:.0f} batches, which leaves"
+        f" {fact(seen, 'steps of the whole training') / batches:.0f} updates to the whole training."
+    )
+    return Evidence(sentence, readings(seen, "number of updates", "number of steps"), strength)
 
 
 def _ending(seen: Observation) -> Evidence | None:
@@ -210,6 +227,9 @@ def _missing_decades(seen: Observation) -> int:
 
 def _larger(seen: Observation) -> tuple[Remedy, ...]:
     """The user's own optimizer with steps of a healthy size; the reference where a factor does not help."""
+    if _gathering(seen):
+        own = own_rule(seen)
+        return (replace_optimizer(own), REFERENCE) if own else (REFERENCE,)
     if _ending(seen):
         steady = own_rule(seen)
         own = (replace_optimizer(steady),) if steady else ()
@@ -220,6 +240,12 @@ def _larger(seen: Observation) -> tuple[Remedy, ...]:
 
 def _advise_larger(seen: Observation) -> Advice:
     """Larger steps, and where the factor may hide."""
+    if _gathering(seen):
+        return Advice(
+            "Gather gradients over fewer batches: the number that `MultiSteps` takes is one of batches, not of images,"
+            " and each update waits for as many.",
+            "optimizer = optax.MultiSteps(optimizer, every_k_schedule=batch_size_wanted // batch_size)",
+        )
     if _ending(seen):
         whole = fact(seen, "steps of the whole training")
         size = fact(seen, "step size")
@@ -291,6 +317,7 @@ CAUSES = (
         "A step along the gradient raises the loss; accuracy falls below chance because the network learns to avoid"
         " the right answer.",
         ("Nocedal & Wright, Numerical Optimization, 2006, section 2.2",),
+        explains=("learning-rate-too-high",),
         look_alikes=(
             "`learning-rate-too-high` raises the loss too, but along updates that point down: a hundredth of the step"
             " would lower it. Here the smallest step raises it, and accuracy falls below chance."

@@ -2,7 +2,7 @@
 
 from cnnprobe.data.sampling import num_examples
 from cnnprobe.doctor.causes.record import Advice, Cause, graded, readings
-from cnnprobe.doctor.looks.displaced import ORDERS, Displaced, places_of_labels
+from cnnprobe.doctor.looks.displaced import AS_STORED, FIRST, IN_ORDER, MENDED, ORDERS, Displaced, Z, places_of_labels
 from cnnprobe.doctor.looks.passes import FEWEST_FOR_PAIRING, PAIRED_Z, TOLD_Z, UNSURE_Z
 from cnnprobe.doctor.observation import Observation, fact, pairing_z
 from cnnprobe.doctor.progress import beats_chance
@@ -12,7 +12,8 @@ from cnnprobe.types import Evidence, Remedy
 FEWEST_CONFLICTS = 3  # images
 MOVED = 0.05  # share of the labels dealt anew, below which they may be rare defects of the data
 CLEARLY_MOVED = 0.4
-ORDER_TELLS = 0.1, 0.3  # share of the labels that another order must mend to be thought of, and to be sure
+CLEARLY_MENDED = 0.3  # share of the labels that another order must mend to be sure
+IN_VALID = ", validation"  # behind the names of the same readings there
 
 
 def dealt_anew_share(seen: Observation) -> float:
@@ -53,30 +54,24 @@ def _of_others(seen: Observation) -> Evidence | None:
     return _displaced(seen) or _unrelated(seen)
 
 
-def _displaced(seen: Observation) -> Evidence | None:
-    """Labels that belong to images some places away."""
-    stored, told = fact(seen, "labels told as stored"), fact(seen, "labels told in that order")
-    strength = graded(told - stored, *ORDER_TELLS)
-    if not strength or not fact(seen, "z of the order that fits") > UNSURE_Z:
+def _displaced(seen: Observation, *, of: str = "") -> Evidence | None:
+    """Labels that belong to images some places away; `of=", validation"`: in validation, in the order of training."""
+    stored, told = fact(seen, AS_STORED + of), fact(seen, IN_ORDER + of)
+    strength = graded(told - stored, MENDED, CLEARLY_MENDED)
+    if not strength or not fact(seen, Z + of) > UNSURE_Z:
         return None
-    moved = _moved(seen)
+    moved = _moved(seen, of=of)
     begin = f" from image {moved.first} on" if moved.first else ""
     sentence = (
         f"Simple features tell {stored:.0%} of the labels, and {told:.0%} where{begin} the label of each image is the"
         f" one {ORDERS[moved.order][0]}."
     )
-    names = (
-        "labels told as stored",
-        "labels told in that order",
-        "z of the order that fits",
-        "first place out of order",
-    )
-    return Evidence(sentence, readings(seen, *names), 0.5 + 0.5 * strength)
+    return Evidence(sentence, readings(seen, AS_STORED + of, IN_ORDER + of, FIRST + of), 0.5 + 0.5 * strength)
 
 
-def _moved(seen: Observation) -> Displaced:
-    """The order that was found."""
-    return Displaced(int(fact(seen, "order that fits the labels")), int(fact(seen, "first place out of order")))
+def _moved(seen: Observation, *, of: str = "") -> Displaced:
+    """The order that was found, and where it begins."""
+    return Displaced(int(fact(seen, "order that fits the labels")), int(fact(seen, FIRST + of)))
 
 
 def _unrelated(seen: Observation) -> Evidence | None:
@@ -107,7 +102,11 @@ def _is_loaders_doing(seen: Observation) -> bool:
 def _pair_anew(seen: Observation) -> tuple[Remedy, ...]:
     """Labels from where they stand; the stored pairs, where those alone are sound."""
     if _displaced(seen):
-        return (take_labels_from(places_of_labels(_moved(seen), num_examples(seen.bench.problem.train))),)
+        train, valid = seen.bench.problem.train, seen.bench.problem.valid
+        places = places_of_labels(_moved(seen), num_examples(train))
+        if valid is None or _displaced(seen, of=IN_VALID) is None:
+            return (take_labels_from(places),)
+        return (take_labels_from(places, places_of_labels(_moved(seen, of=IN_VALID), num_examples(valid))),)
     return (train_as_stored,) if pairing_z(seen, of="stored ") > TOLD_Z else ()
 
 
@@ -117,7 +116,7 @@ def _advise_unrelated(seen: Observation) -> Advice:
         moved = _moved(seen)
         return Advice(
             f"Look at the images around number {moved.first} beside their labels: a header or a file that was skipped"
-            " on one side alone, or two listings in different orders, leave the label of each image"
+            " on one side alone, or two listings in different orders, leave each with another's: its own is the one"
             f" {ORDERS[moved.order][0]}. Keep names with images, and look each label up by name.",
             "labels = [label_of[path.name] for path in paths]  # of the very paths that were read as images",
         )

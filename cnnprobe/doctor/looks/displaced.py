@@ -6,10 +6,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cnnprobe.data.sampling import sampled_rows
-from cnnprobe.doctor.bench import Bench, most_images
+from cnnprobe.doctor.bench import Bench, Sample, most_images
+from cnnprobe.probes.features import random_features
 from cnnprobe.probes.inputs import Consistency, ridge_readings
 from cnnprobe.probes.labels import class_ids
-from cnnprobe.types import Dataset
+from cnnprobe.types import Dataset, Source
 
 ORDERS: tuple[tuple[str, int | tuple[int, bool] | None], ...] = (  # where the label of an image is, and the rule
     ("1 place later", 1),
@@ -19,12 +20,16 @@ ORDERS: tuple[tuple[str, int | tuple[int, bool] | None], ...] = (  # where the l
     ("3 places later", 3),
     ("3 places before", -3),
     ("as far from the other end", None),
-    ("by number, where images are listed as texts: 0, 1, 10, 11, ...", (0, False)),
-    ("by number, where images are listed as texts: 1, 10, 11, ...", (1, False)),
-    ("listed as texts: 0, 1, 10, 11, ..., where images are listed by number", (0, True)),
-    ("listed as texts: 1, 10, 11, ..., where images are listed by number", (1, True)),
+    ("of its number, with images listed as texts (0, 1, 10, 11, ...)", (0, False)),
+    ("of its number, with images listed as texts (1, 10, 11, ...)", (1, False)),
+    ("of its number, with labels listed as texts (0, 1, 10, 11, ...)", (0, True)),
+    ("of its number, with labels listed as texts (1, 10, 11, ...)", (1, True)),
 )
+IN_ORDER, AS_STORED = "labels told in that order", "labels told as stored"
+Z, FIRST = "z of the order that fits", "first place out of order"
+MENDED = 0.1  # share of the labels that another order must mend to be thought of
 QUICK = 2  # permutations, where only the accuracy is read
+FEWEST = 60  # images, below which features tell nothing
 
 
 class Displaced(NamedTuple):
@@ -53,40 +58,64 @@ def _order(rule: int | tuple[int, bool] | None, num: int) -> Int[np.ndarray, " n
 
 
 def look_at_displaced(bench: Bench, features: Float[np.ndarray, "n d"]) -> dict[str, float]:
-    """The order in which labels fit the images of the sample best, beside their own.
+    """The order in which labels fit the images of the sample best, beside their own; and in validation the same order.
 
     Nothing where a loader pairs the two, or where labels are no array or no classes.
     """
-    problem = bench.problem
-    if problem.batches is not None or not isinstance(problem.train, Dataset):
+    read = _read(bench, bench.problem.train, bench.train, features)
+    if bench.problem.batches is not None or read is None:
         return {}
-    ids = class_ids(np.asarray(problem.train.labels), bench.num_classes)
-    if ids is None:
-        return {}
-    total, labels = len(ids), np.unique(ids, return_inverse=True)[1]
-    rows = sampled_rows(total, most_images(bench.train.images[:1]), seed=problem.seed)[: len(features)]
-    elsewhere = [labels[_order(rule, total)[rows]] for _, rule in ORDERS]
-    quick = [ridge_readings(features, each, num_permutations=QUICK, seed=problem.seed)[0] for each in elsewhere]
-    order = int(np.argmax([reading.accuracy for reading in quick]))
-    return {"order that fits the labels": float(order)} | _beside_own(features, rows, labels[rows], elsewhere[order])
+    order = _best_order(read, bench.problem.seed)
+    facts = {"order that fits the labels": float(order)} | _beside_own(read, order)
+    valid = _read(bench, bench.problem.valid, bench.valid) if facts[IN_ORDER] - facts[AS_STORED] > MENDED else None
+    beside = {} if valid is None else _beside_own(valid, order)
+    return facts | {f"{name}, validation": value for name, value in beside.items()}
 
 
-def _beside_own(
-    features: Float[np.ndarray, "n d"],
-    rows: Int[np.ndarray, " n"],
-    here: Int[np.ndarray, " n"],
-    there: Int[np.ndarray, " n"],
-) -> dict[str, float]:
+class _Read(NamedTuple):
+    """A sample of stored images with all labels of its split."""
+
+    features: Float[np.ndarray, "n d"]
+    labels: Int[np.ndarray, " num"]  # of the whole split, as ranks of the classes
+    rows: Int[np.ndarray, " n"]  # where the images are stored
+
+    def there(self, order: int) -> Int[np.ndarray, " n"]:
+        """The labels of the images in one of `ORDERS`."""
+        return self.labels[_order(ORDERS[order][1], len(self.labels))[self.rows]]
+
+
+def _read(
+    bench: Bench, source: Dataset | Source | None, sample: Sample, features: Float[np.ndarray, "n d"] | None = None
+) -> _Read | None:
+    """The sample of one split; None where its labels are no array or no classes, or too few."""
+    ids = class_ids(np.asarray(source.labels), bench.num_classes) if isinstance(source, Dataset) else None
+    if ids is None or len(sample.images) < FEWEST:
+        return None
+    seed = bench.problem.seed
+    rows = sampled_rows(len(ids), most_images(bench.train.images[:1]), seed=seed)[: len(sample.images)]
+    found = random_features(np.asarray(sample.images, np.float32), seed=seed) if features is None else features
+    return _Read(found, np.unique(ids, return_inverse=True)[1], rows)
+
+
+def _best_order(read: _Read, seed: int) -> int:
+    """The order in which features tell most labels."""
+    labels = [read.there(order) for order in range(len(ORDERS))]
+    quick = [ridge_readings(read.features, each, num_permutations=QUICK, seed=seed)[0].accuracy for each in labels]
+    return int(np.argmax(quick))
+
+
+def _beside_own(read: _Read, order: int) -> dict[str, float]:
     """How many labels the images tell as they are stored, and with those of another order from some place on."""
-    num_classes = 1 + int(max(here.max(), there.max()))
-    (reading, scores), (_, own) = (_scores(features, labels, num_classes) for labels in (there, here))
-    first = _first_place(rows, scores, here, there)
+    here, there = read.labels[read.rows], read.there(order)
+    num_classes = 1 + int(read.labels.max())
+    (reading, scores), (_, own) = (_scores(read.features, labels, num_classes) for labels in (there, here))
+    first = _first_place(read.rows, scores, here, there)
     told = scores.argmax(axis=1)
     return {
-        "first place out of order": float(first),
-        "z of the order that fits": float(reading.z),
-        "labels told in that order": float(np.mean(told == np.where(rows >= first, there, here))),
-        "labels told as stored": float(max(np.mean(told == here), np.mean(own.argmax(axis=1) == here))),
+        FIRST: float(first),
+        Z: float(reading.z),
+        IN_ORDER: float(np.mean(told == np.where(read.rows >= first, there, here))),
+        AS_STORED: float(max(np.mean(told == here), np.mean(own.argmax(axis=1) == here))),
     }
 
 
