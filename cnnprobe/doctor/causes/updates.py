@@ -79,9 +79,10 @@ def _unmoved(seen: Observation) -> Evidence | None:
 def _starves(seen: Observation) -> bool:
     """Whether no gradient reaches most parameters, and the others get nowhere with what these make of the images.
 
-    A remedy may be out of reach then: in `x + stop_gradient(q(x)) - x` there is no gradient to restore.
+    A remedy may be out of reach then: in `x + stop_gradient(q(x)) - x` there is no gradient to restore. Where none
+    has a gradient, it is the loss that asks for nothing, or the outputs that cannot follow.
     """
-    return fact(seen, "cut gradient share") > MOST_CUT and (is_behind(seen) or not has_learnt(seen))
+    return MOST_CUT < fact(seen, "cut gradient share") < 1 and (is_behind(seen) or not has_learnt(seen))
 
 
 def _is_cut(seen: Observation) -> bool:

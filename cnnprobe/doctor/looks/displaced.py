@@ -28,6 +28,8 @@ ORDERS: tuple[tuple[str, int | tuple[int, bool] | None], ...] = (  # where the l
 IN_ORDER, AS_STORED = "labels told in that order", "labels told as stored"
 Z, FIRST = "z of the order that fits", "first place out of order"
 MENDED = 0.1  # share of the labels that another order must mend to be thought of
+NUM_SHIFTS = 7  # of `ORDERS`, which come first
+MOST_LISTED = 1_000_000  # labels that are sorted as texts, which takes a second or so
 QUICK = 2  # permutations, where only the accuracy is read
 FEWEST = 60  # images, below which features tell nothing
 
@@ -99,7 +101,8 @@ def _read(
 
 def _best_order(read: _Read, seed: int) -> int:
     """The order in which features tell most labels."""
-    labels = [read.there(order) for order in range(len(ORDERS))]
+    num_orders = len(ORDERS) if len(read.labels) <= MOST_LISTED else NUM_SHIFTS
+    labels = [read.there(order) for order in range(num_orders)]
     quick = [ridge_readings(read.features, each, num_permutations=QUICK, seed=seed)[0].accuracy for each in labels]
     return int(np.argmax(quick))
 
