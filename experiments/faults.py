@@ -308,6 +308,7 @@ EXPECTED: dict[str, str] = {  # the cause that each fault is
     "loud_init": "init-scale-wrong",
     "sigmoid_tower": "vanishing-signal",
     "pool_of_rows": "spatial-collapse",
+    "windows_of_one_side": "spatial-collapse",
     "signs_cut_off": "parameters-not-updated",
     "class_without_unit": "output-units-not-classes",
     "norm_of_zeros": "non-finite-loss",
@@ -333,6 +334,7 @@ OWN_NETWORK = frozenset(  # faults that bring a network
         "signs_cut_off",
         "spatial_collapse",
         "statistics_never_updated",
+        "windows_of_one_side",
     }
 )
 

@@ -4,12 +4,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from cnnprobe.models.linen import from_linen
 from cnnprobe.models.networks import small_cnn
 from cnnprobe.models.plain import conv, dropout, init_conv, init_dense, max_pool
 from cnnprobe.trees import leaf_name, per_layer
@@ -162,6 +164,24 @@ def pool_of_rows(problem: Problem) -> Problem:
     return _two_convolutions(problem, lambda x: jax.nn.relu(x).mean(axis=(2, 3)))
 
 
+class _AlongTheWidth(nn.Module):
+    """Convolutions whose `kernel_size` is one number, as for square windows elsewhere."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x: Images) -> Array:
+        """Logits of each image."""
+        for features in (16, 32):
+            x = nn.max_pool(nn.relu(nn.Conv(features, kernel_size=3)(x)), (2, 2), (2, 2))
+        return nn.Dense(self.num_classes)(x.mean((1, 2)))
+
+
+def windows_of_one_side(problem: Problem) -> Problem:
+    """Windows along the width alone."""
+    return problem._replace(model=from_linen(_AlongTheWidth(count_classes(problem))))
+
+
 def signs_cut_off(problem: Problem) -> Problem:
     """Signs of features, meant to let gradients straight through, with a parenthesis that takes their own path away."""
     return _two_convolutions(problem, lambda x: (x + jax.lax.stop_gradient(jnp.sign(x)) - x).reshape(len(x), -1))
@@ -261,6 +281,7 @@ NETWORK_FAULTS: tuple[Remedy, ...] = (
     loud_init,
     sigmoid_tower,
     pool_of_rows,
+    windows_of_one_side,
     signs_cut_off,
     class_without_unit,
     norm_of_zeros,

@@ -21,6 +21,7 @@ from cnnprobe.doctor.remedies import (
     use_batch_statistics,
     use_cross_entropy,
 )
+from cnnprobe.tracing.sides import see_other_side, square_kernels
 from cnnprobe.tracing.surgery import (
     drop_output_activation,
     feed_first_layer,
@@ -183,6 +184,32 @@ def train_stored(names: Sequence[str], optimizer: optax.GradientTransformation) 
         return problem._replace(model=Model(init, apply), optimizer=trainer)
 
     return remedy
+
+
+def see_both_sides(problem: Problem) -> Problem:
+    """Adds square kernels to layers that combine the places of one side alone; the same optimizer trains them."""
+    model = problem.model
+
+    def init(key: Key, images: Images) -> tuple[Params, State]:
+        """The user's parameters, and kernels for both sides."""
+        weights = model.init(key, images)
+        shapes = square_kernels(
+            lambda weights, images: model.apply(*weights, images, key=key, train=True), weights, images
+        )
+        draw, keys = jax.nn.initializers.lecun_normal(), jax.random.split(key, max(len(shapes), 1))
+        drawn = {name: draw(key, shape) for key, (name, shape) in zip(keys, shapes.items(), strict=False)}
+        return {"own": weights[0], "square": drawn}, weights[1]
+
+    def apply(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Outputs, State]:
+        """The user's model with what the square kernels add."""
+
+        def run(weights: tuple[Params, State], images: Images) -> tuple[Outputs, State]:
+            """The user's model."""
+            return model.apply(*weights, images, key=key, train=train)
+
+        return see_other_side(run, params["square"], len(images))((params["own"], state), images)
+
+    return problem._replace(model=Model(init, apply))
 
 
 # --- dropout ---------------------------------------------------------------------------------------------------------

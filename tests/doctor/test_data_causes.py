@@ -1,5 +1,6 @@
 """Causes of data, labels and splits: evidence from readings and from small problems, and one whole diagnosis each."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -7,7 +8,9 @@ import cnnprobe as cp
 from cnnprobe.doctor.causes import CAUSES
 from cnnprobe.doctor.causes.noise import is_limited_by_noise
 from cnnprobe.doctor.harm import DECISIVE
+from cnnprobe.doctor.looks.maps import look_at_maps
 from cnnprobe.doctor.remedies_data import train_as_stored
+from experiments.network_faults import windows_of_one_side
 
 BY_ID = {cause.id: cause for cause in CAUSES}
 
@@ -271,6 +274,26 @@ def test_pool_over_the_wrong_axes_does_harm_where_the_network_falls_short(reache
     assert "axis=(1, 2)" in cause.advice(seen).snippet
     assert cause.remedies(seen) == ()
     assert cause.shows_harm(seen) == is_shown
+
+
+def test_windows_along_one_side_are_told_and_widened(tiny_bench, healthy):
+    problem = windows_of_one_side(tiny_bench.problem)
+    weights = problem.model.init(jax.random.key(0), tiny_bench.train.images[:2])
+    facts, names = look_at_maps(tiny_bench._replace(problem=problem), weights)
+    seen, cause = (
+        healthy._replace(facts={**healthy.facts, **facts}, names={**healthy.names, **names}),
+        BY_ID["spatial-collapse"],
+    )
+    assert "2 convolutions run along the width alone (the kernel of Conv_0 has the shape 3x1x16)" in (
+        cause.evidence(seen).sentence
+    )
+    assert "kernel_size=(3, 3)" in cause.advice(seen).snippet
+    (remedy,) = cause.remedies(seen)
+    mended = remedy(problem)
+    params, state = mended.model.init(jax.random.key(0), tiny_bench.train.images[:2])
+    assert {kernel.shape for kernel in params["square"].values()} == {(3, 3, 1, 16), (3, 3, 16, 32)}
+    outputs, _ = mended.model.apply(params, state, tiny_bench.train.images[:5], key=jax.random.key(1), train=False)
+    assert outputs.shape == (5, problem.num_classes)
 
 
 def test_small_leak_of_a_source_makes_no_finding(healthy):

@@ -1,4 +1,4 @@
-"""Pools and strides that leave nothing of the image plane."""
+"""Pools, strides and windows that lose the image plane."""
 
 import math
 
@@ -7,17 +7,21 @@ from cnnprobe.doctor.looks.maps import FACTORS
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.progress import BASELINE, is_behind, is_cut_short, is_solved
 from cnnprobe.doctor.remedies_data import enlarge_images
+from cnnprobe.doctor.remedies_network import see_both_sides
 from cnnprobe.types import Evidence, Remedy
 
 LARGEST_SIDE = 512  # pixels of an enlarged image
 FEWEST_SIDE = 3  # places across the last map, as many as its convolutions are wide
-POOLED = "pools over features and one side"
+POOLED, ONE_SIDED = "pools over features and one side", "convolutions along one side"
 MOST = 0.5  # share of the convolutions on single places that is decisive
 
 
 def _left_without(seen: Observation) -> Evidence | None:
-    """Maps that lose their places to pools and strides, or their features to a pool over the wrong axes."""
-    return _misplaced(seen) or _collapsed(seen)
+    """Maps that lose their places to pools and strides, or their features to a pool over the wrong axes.
+
+    Or windows that never combine the places of one side.
+    """
+    return _misplaced(seen) or _collapsed(seen) or _blind_to_a_side(seen)
 
 
 def _misplaced(seen: Observation) -> Evidence | None:
@@ -51,15 +55,30 @@ def _collapsed(seen: Observation) -> Evidence | None:
     return Evidence(sentence, readings(seen, *names, *behind), 0.3 + 0.7 * graded(single / spatial, 0.0, MOST))
 
 
+def _blind_to_a_side(seen: Observation) -> Evidence | None:
+    """Convolutions all of which combine the places along the same side alone."""
+    if not fact(seen, ONE_SIDED) > 0:
+        return None
+    side, other = seen.names.get("seen side", ""), seen.names.get("unseen side", "")
+    sentence = (
+        f"The windows of all {fact(seen, ONE_SIDED):.0f} convolutions run along the {side} alone"
+        f" ({seen.names.get('one-sided kernel', '')}): none of them combines places along the {other}."
+    )
+    behind = ("validation accuracy", BASELINE) if is_behind(seen) else ()
+    return Evidence(sentence, readings(seen, ONE_SIDED, "spatial convolutions", *behind), 0.7)
+
+
 def _size(seen: Observation) -> str:
     """Height and width of the images."""
     return "x".join(map(str, seen.bench.train.images.shape[1:3]))
 
 
 def _remedies(seen: Observation) -> tuple[Remedy, ...]:
-    """Larger images, from the first enlargement that runs; none where it is not the size that is wrong."""
+    """Larger images, from the first enlargement that runs, or windows along both sides; none for a misplaced pool."""
     if _misplaced(seen):
         return ()
+    if not _collapsed(seen):
+        return (see_both_sides,)
     side, first = max(seen.bench.train.images.shape[1:3]), fact(seen, "enlargement that runs")
     least = 1.0 if math.isnan(first) else first
     factors = [factor for factor in FACTORS if factor >= least and factor * side <= LARGEST_SIDE]
@@ -76,12 +95,18 @@ def _stays_behind(seen: Observation) -> bool:
 
 
 def _advise(seen: Observation) -> Advice:
-    """Fewer pools, or the right axes."""
+    """Fewer pools, the right axes, or kernels of two sides."""
     if _misplaced(seen):
         return Advice(
             "Pool over height and width, the axes 1 and 2 here: 2 and 3 are those of maps with channels in front, as in"
             " PyTorch.",
             "x = x.mean(axis=(1, 2))  # [batch, height, width, channels] to [batch, channels]",
+        )
+    if not _collapsed(seen):
+        return Advice(
+            "Give each kernel a size for both sides: Flax takes `kernel_size=3` or `(3,)` for a window along the width,"
+            " and counts the height among the batch axes.",
+            "nn.Conv(32, kernel_size=(3, 3))",
         )
     halvings = int(math.log2(max(min(seen.bench.train.images.shape[1:3]) / FEWEST_SIDE, 1)))
     text = (
@@ -94,13 +119,14 @@ def _advise(seen: Observation) -> Advice:
 CAUSES = (
     Cause(
         "spatial-collapse",
-        "pools and strides leave no image plane",
+        "the layers lose the image plane",
         "architecture",
         _left_without,
         _remedies,
         _advise,
         "A convolution combines neighbouring places. Where one place is left, all but its central weights see padding"
-        " alone, and what the pools before it averaged away cannot be told apart any more.",
+        " alone, and what the pools before it averaged away cannot be told apart any more. Windows along one side never"
+        " meet what the images hold along the other.",
         ("Richter, Byttner, Krumnack et al., (Input) size matters for CNN classifiers, ICANN 2021",),
         shows_harm=_stays_behind,  # larger images take many times as long to train on, so that the clock may end first
         look_alikes=(

@@ -10,9 +10,10 @@ import numpy as np
 from cnnprobe.doctor.bench import Bench
 from cnnprobe.doctor.remedies_data import enlarged
 from cnnprobe.tracing.calls import trace_call
-from cnnprobe.tracing.layers import Layer, find_structure
+from cnnprobe.tracing.layers import find_structure
 from cnnprobe.tracing.pooled_axes import Pooled, misplaced_pools
 from cnnprobe.tracing.program import Op, all_ops
+from cnnprobe.tracing.sides import SIDES, OneSided, is_spatial, one_sided
 from cnnprobe.types import Images, Outputs, Params, State
 
 POOL = "reduce_window"  # how the names of all pools begin
@@ -38,17 +39,30 @@ def look_at_maps(bench: Bench, weights: tuple[Params, State] | None) -> tuple[di
         return apply(params, state, images, key=key, train=True)[0]
 
     call = trace_call(outputs, (*weights, images, jax.random.key(0)), {}, [0])
-    spatial = [layer for layer in find_structure(call.program, call.origins).layers if _is_spatial(layer)]
+    structure = find_structure(call.program, call.origins)
+    spatial = [layer for layer in structure.layers if is_spatial(layer)]
     single = [layer.name for layer in spatial if places_before(layer.op) <= 1]
-    pooled = misplaced_pools(call.program)
+    pooled, narrow = misplaced_pools(call.program), one_sided(structure)
     facts = {
         "pools over features and one side": float(len(pooled)),
         "spatial convolutions": float(len(spatial)),
+        "convolutions along one side": float(len(narrow)),
         "convolutions on a single place": float(len(single)),
         "smallest map places": float(min(_places_after(all_ops(call.program)), default=math.nan)),
     }
     names = {"first convolution on a single place": next(iter(single), "")}
-    return facts, names | ({"misplaced pool": _pool_text(pooled[0])} if pooled else {})
+    names |= {"misplaced pool": _pool_text(pooled[0])} if pooled else {}
+    return facts, names | (_side_names(narrow[0]) if narrow else {})
+
+
+def _side_names(narrow: OneSided) -> dict[str, str]:
+    """The side that windows are wide along, the one that they never see, and the shape of the first kernel."""
+    shape = narrow.layer.op.equation.invars[1].aval.shape
+    return {
+        "seen side": SIDES[narrow.side],
+        "unseen side": SIDES[1 - narrow.side],
+        "one-sided kernel": f"the kernel of {narrow.layer.name} has the shape {'x'.join(map(str, shape))}",
+    }
 
 
 def _pool_text(pooled: Pooled) -> str:
@@ -72,14 +86,6 @@ def _runs(bench: Bench, images: np.ndarray) -> bool:
     except Exception:  # whatever the user's init raises
         return False
     return True
-
-
-def _is_spatial(layer: Layer) -> bool:
-    """Whether a layer is a convolution that combines neighbouring places."""
-    if layer.op.name != CONVOLUTION or layer.kind == "transposed-conv":
-        return False
-    shape = layer.op.equation.invars[1].aval.shape
-    return math.prod(shape[axis] for axis in layer.op.params["dimension_numbers"].rhs_spec[2:]) > 1
 
 
 def places_before(op: Op) -> int:
