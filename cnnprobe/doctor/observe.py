@@ -32,6 +32,7 @@ from cnnprobe.doctor.looks.numbering import look_at_numbering
 from cnnprobe.doctor.looks.optimizer import look_at_optimizer
 from cnnprobe.doctor.looks.passes import look_at_passes
 from cnnprobe.doctor.looks.penalty import look_at_penalty
+from cnnprobe.doctor.looks.places import look_at_places
 from cnnprobe.doctor.looks.run import (
     frozen_leaves,
     look_at_held,
@@ -44,6 +45,7 @@ from cnnprobe.doctor.looks.splits import look_at_leak, look_at_splits
 from cnnprobe.doctor.looks.structure import look_at_structure
 from cnnprobe.doctor.looks.transfer import look_across_splits
 from cnnprobe.doctor.observation import Observation, error_text
+from cnnprobe.doctor.progress import BASELINE, SOLVED
 from cnnprobe.doctor.run import (
     Run,
     planned_steps,
@@ -273,6 +275,8 @@ def _after(
     crossed, way = attempt("the look across the splits", lambda: look_across_splits(bench, gap), ({}, {}))
     facts |= answered | crossed
     names |= called | way
+    if not answered.get("validation accuracy", 0.0) >= SOLVED * facts.get(BASELINE, 1.0):
+        facts |= attempt("the look at the places", lambda: look_at_places(bench, run.last), {})
     return run, rows
 
 

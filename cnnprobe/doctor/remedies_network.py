@@ -34,6 +34,7 @@ from cnnprobe.trees import leaf_name, per_layer
 from cnnprobe.types import Images, Key, Labels, Model, Outputs, Params, Problem, Remedy, State
 
 MOMENTUM = 0.9  # of the gradient descent that carries its state, where the user's own is not known
+MARK = 0.5  # standard deviation of a pattern that tells places apart, in those of the images
 SAME_RATE = 0.05  # between a dropout's rate and the share of zeros that it leaves in a sample
 
 
@@ -184,6 +185,23 @@ def train_stored(names: Sequence[str], optimizer: optax.GradientTransformation) 
         return problem._replace(model=Model(init, apply), optimizer=trainer)
 
     return remedy
+
+
+def mark_places(problem: Problem) -> Problem:
+    """Adds a pattern of the size of an image to every image, which the same optimizer trains."""
+    model = problem.model
+
+    def init(key: Key, images: Images) -> tuple[Params, State]:
+        """The user's parameters, and a pattern about half as strong as the images."""
+        params, state = model.init(key, images)
+        drawn = jax.random.normal(jax.random.fold_in(key, 1), jnp.shape(images)[1:])
+        return {"own": params, "places": MARK * jnp.std(jnp.asarray(images, jnp.float32)) * drawn}, state
+
+    def apply(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Outputs, State]:
+        """The user's model on images that tell where each place is."""
+        return model.apply(params["own"], state, images + params["places"], key=key, train=train)
+
+    return problem._replace(model=Model(init, apply))
 
 
 def see_both_sides(problem: Problem) -> Problem:

@@ -1,27 +1,22 @@
 """Pools, strides and windows that lose the image plane."""
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 from cnnprobe.doctor.causes.record import Advice, Cause, graded, readings
 from cnnprobe.doctor.looks.maps import FACTORS
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.progress import BASELINE, is_behind, is_cut_short, is_solved
 from cnnprobe.doctor.remedies_data import enlarge_images
-from cnnprobe.doctor.remedies_network import see_both_sides
+from cnnprobe.doctor.remedies_network import mark_places, see_both_sides
 from cnnprobe.types import Evidence, Remedy
 
 LARGEST_SIDE = 512  # pixels of an enlarged image
 FEWEST_SIDE = 3  # places across the last map, as many as its convolutions are wide
 POOLED, ONE_SIDED = "pools over features and one side", "convolutions along one side"
+MOVABLE = "blocks that may trade places"
 MOST = 0.5  # share of the convolutions on single places that is decisive
-
-
-def _left_without(seen: Observation) -> Evidence | None:
-    """Maps that lose their places to pools and strides, or their features to a pool over the wrong axes.
-
-    Or windows that never combine the places of one side.
-    """
-    return _misplaced(seen) or _collapsed(seen) or _blind_to_a_side(seen)
 
 
 def _misplaced(seen: Observation) -> Evidence | None:
@@ -68,21 +63,95 @@ def _blind_to_a_side(seen: Observation) -> Evidence | None:
     return Evidence(sentence, readings(seen, ONE_SIDED, "spatial convolutions", *behind), 0.7)
 
 
+def _blind_to_places(seen: Observation) -> Evidence | None:
+    """Answers that stay as they are when blocks of the image trade places."""
+    width = fact(seen, MOVABLE)
+    if not width > 0:
+        return None
+    sentence = (
+        f"The scores stay as they are when blocks of {width:.0f}x{width:.0f} pixels trade places: the network sees what"
+        " is in an image, and nothing of where it is."
+    )
+    return Evidence(sentence, readings(seen, MOVABLE, "validation accuracy", BASELINE), 0.6)
+
+
 def _size(seen: Observation) -> str:
     """Height and width of the images."""
     return "x".join(map(str, seen.bench.train.images.shape[1:3]))
 
 
-def _remedies(seen: Observation) -> tuple[Remedy, ...]:
-    """Larger images, from the first enlargement that runs, or windows along both sides; none for a misplaced pool."""
-    if _misplaced(seen):
-        return ()
-    if not _collapsed(seen):
-        return (see_both_sides,)
+def _larger(seen: Observation) -> tuple[Remedy, ...]:
+    """Larger images, from the first enlargement that runs."""
     side, first = max(seen.bench.train.images.shape[1:3]), fact(seen, "enlargement that runs")
     least = 1.0 if math.isnan(first) else first
     factors = [factor for factor in FACTORS if factor >= least and factor * side <= LARGEST_SIDE]
     return tuple(enlarge_images(factor) for factor in factors)
+
+
+def _advise_fewer(seen: Observation) -> Advice:
+    """Fewer pools, or larger images."""
+    halvings = int(math.log2(max(min(seen.bench.train.images.shape[1:3]) / FEWEST_SIDE, 1)))
+    text = (
+        f"Images of {_size(seen)} pixels bear {halvings} halvings before convolutions of {FEWEST_SIDE}x{FEWEST_SIDE}"
+        " run out of places: take pools and strides out, make them smaller, or feed larger images."
+    )
+    return Advice(text, "print(cnnprobe.model_graph(apply_fn, params, images))  # the maps, layer by layer")
+
+
+OTHER_AXES = Advice(
+    "Pool over height and width, the axes 1 and 2 here: 2 and 3 are those of maps with channels in front, as in"
+    " PyTorch.",
+    "x = x.mean(axis=(1, 2))  # [batch, height, width, channels] to [batch, channels]",
+)
+BOTH_SIDES = Advice(
+    "Give each kernel a size for both sides: Flax takes `kernel_size=3` or `(3,)` for a window along the width, and"
+    " counts the height among the batch axes.",
+    "nn.Conv(32, kernel_size=(3, 3))",
+)
+MARKED_PLACES = Advice(
+    "Add an embedding of its place to each token, one entry for each of them, or flatten the last map where you average"
+    " it.",
+    'x = x + self.param("places", nn.initializers.normal(0.02), (1, *x.shape[1:]))  # x: [batch, tokens, features]',
+)
+
+
+class Way(NamedTuple):
+    """One way to lose the image plane."""
+
+    evidence: Callable[[Observation], Evidence | None]
+    remedies: Callable[[Observation], tuple[Remedy, ...]]
+    advise: Callable[[Observation], Advice]
+
+
+WAYS = (
+    Way(_misplaced, lambda _: (), lambda _: OTHER_AXES),  # whose maps would have to be built anew
+    Way(_collapsed, _larger, _advise_fewer),
+    Way(_blind_to_a_side, lambda _: (see_both_sides,), lambda _: BOTH_SIDES),
+    Way(_blind_to_places, lambda _: (mark_places,), lambda _: MARKED_PLACES),
+)
+
+
+def _way(seen: Observation) -> Way | None:
+    """The first way in which the plane is lost."""
+    return next((way for way in WAYS if way.evidence(seen)), None)
+
+
+def _lost(seen: Observation) -> Evidence | None:
+    """Its evidence."""
+    way = _way(seen)
+    return way and way.evidence(seen)
+
+
+def _remedies(seen: Observation) -> tuple[Remedy, ...]:
+    """What mends it."""
+    way = _way(seen)
+    return way.remedies(seen) if way else ()
+
+
+def _advise(seen: Observation) -> Advice:
+    """What to change in the user's code."""
+    way = _way(seen)
+    return way.advise(seen) if way else _advise_fewer(seen)
 
 
 def _stays_behind(seen: Observation) -> bool:
@@ -94,44 +163,26 @@ def _stays_behind(seen: Observation) -> bool:
     return is_short and not is_cut_short(seen)
 
 
-def _advise(seen: Observation) -> Advice:
-    """Fewer pools, the right axes, or kernels of two sides."""
-    if _misplaced(seen):
-        return Advice(
-            "Pool over height and width, the axes 1 and 2 here: 2 and 3 are those of maps with channels in front, as in"
-            " PyTorch.",
-            "x = x.mean(axis=(1, 2))  # [batch, height, width, channels] to [batch, channels]",
-        )
-    if not _collapsed(seen):
-        return Advice(
-            "Give each kernel a size for both sides: Flax takes `kernel_size=3` or `(3,)` for a window along the width,"
-            " and counts the height among the batch axes.",
-            "nn.Conv(32, kernel_size=(3, 3))",
-        )
-    halvings = int(math.log2(max(min(seen.bench.train.images.shape[1:3]) / FEWEST_SIDE, 1)))
-    text = (
-        f"Images of {_size(seen)} pixels bear {halvings} halvings before convolutions of {FEWEST_SIDE}x{FEWEST_SIDE}"
-        " run out of places: take pools and strides out, make them smaller, or feed larger images."
-    )
-    return Advice(text, "print(cnnprobe.model_graph(apply_fn, params, images))  # the maps, layer by layer")
-
-
 CAUSES = (
     Cause(
         "spatial-collapse",
         "the layers lose the image plane",
         "architecture",
-        _left_without,
+        _lost,
         _remedies,
         _advise,
         "A convolution combines neighbouring places. Where one place is left, all but its central weights see padding"
         " alone, and what the pools before it averaged away cannot be told apart any more. Windows along one side never"
         " meet what the images hold along the other.",
-        ("Richter, Byttner, Krumnack et al., (Input) size matters for CNN classifiers, ICANN 2021",),
+        (
+            "Richter, Byttner, Krumnack et al., (Input) size matters for CNN classifiers, ICANN 2021",
+            "Vaswani, Shazeer, Parmar et al., Attention is all you need, NeurIPS 2017, section 3.5",
+        ),
         shows_harm=_stays_behind,  # larger images take many times as long to train on, so that the clock may end first
         look_alikes=(
             "Global average pooling in front of the head leaves one place too and is sound, as no convolution follows."
-            " A model that is written for one size of images and refuses all others has another fault."
+            " A model that is written for one size of images and refuses all others has another fault. Where what is in"
+            " an image tells its class, as in textures, a network need not see where it is."
         ),
     ),
 )
