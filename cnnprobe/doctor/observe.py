@@ -24,6 +24,7 @@ from cnnprobe.doctor.looks.forward import (
     sensitivity,
 )
 from cnnprobe.doctor.looks.layers import look_at_layers
+from cnnprobe.doctor.looks.layout import look_at_layout
 from cnnprobe.doctor.looks.loss import BOUNDED, LossLook, label_reach, look_at_loss
 from cnnprobe.doctor.looks.maps import look_at_maps
 from cnnprobe.doctor.looks.metric import look_at_metric
@@ -124,6 +125,7 @@ def observe(bench: Bench, *, seconds: float, deadline: float) -> Observation:
 
 def _static(bench: Bench, attempt: Attempt) -> tuple[dict[str, float], dict[str, str]]:
     """What the data alone tell."""
+    laid, layout = attempt("the look at the layout", lambda: look_at_layout(bench.train.images), ({}, {}))
     divided, names = attempt("the look at the splits", lambda: look_at_splits(bench), ({}, {}))
     paired = attempt("the look at the pairing of images and labels", lambda: look_at_pairing(bench), {})
     facts = {
@@ -133,11 +135,12 @@ def _static(bench: Bench, attempt: Attempt) -> tuple[dict[str, float], dict[str,
         **paired,
         **attempt("the second pass over the data", lambda: look_at_passes(bench), {}),
         **attempt("the look at the augmentation", lambda: look_at_augmentation(bench, paired), {}),
+        **laid,
         **divided,
     }
     whole = steps_of_training(bench)
     facts["steps of the whole training"] = float("inf") if whole is None else float(whole)
-    return facts, dict(names)
+    return facts, {**names, **layout}
 
 
 def _before(

@@ -332,7 +332,8 @@ def test_blank_images_are_left_out_where_enough_others_are_left(num_blank, num_l
     images = np.random.default_rng(0).random((1000, 4, 4, 1), np.float32)
     images[:num_blank] = 0.5
     problem = healthy.bench.problem._replace(train=cp.Dataset(images, np.arange(1000) % 10))
-    seen = healthy._replace(bench=healthy.bench._replace(problem=problem))
+    facts = {**healthy.facts, "input blank share": num_blank / 1000}
+    seen = healthy._replace(bench=healthy.bench._replace(problem=problem), facts=facts)
     remedies = BY_ID["inputs-blank-or-corrupt"].remedies(seen)
     assert [len(remedy(problem).train.images) for remedy in remedies] == ([] if num_left is None else [num_left])
 

@@ -3,6 +3,7 @@
 from cnnprobe.doctor.causes import (
     architecture,
     augmentation,
+    corrupt,
     criterion,
     generalisation,
     inputs,
@@ -20,6 +21,7 @@ from cnnprobe.doctor.causes import (
 from cnnprobe.doctor.causes.record import Cause
 
 CAUSES: tuple[Cause, ...] = (
+    *corrupt.CAUSES,
     *inputs.CAUSES,
     *augmentation.CAUSES,
     *labels.CAUSES,

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from cnnprobe.doctor.causes import augmentation, inputs, labels, optimisation, pairing
+from cnnprobe.doctor.causes import augmentation, corrupt, inputs, labels, optimisation, pairing
 from cnnprobe.doctor.causes.loss import is_over_axes
 from cnnprobe.doctor.causes.record import Advice, Cause, graded_log, highest, lowest, readings, rising
 from cnnprobe.doctor.harm import DECISIVE
@@ -180,7 +180,14 @@ def _dead(seen: Observation) -> Evidence | None:
 
 def _is_explained(seen: Observation) -> bool:
     """Whether a fault of the data or of the steps speaks for itself, of which dead units are but the result."""
-    upstream = (*inputs.CAUSES, *augmentation.CAUSES, *labels.CAUSES, *pairing.CAUSES, *optimisation.CAUSES)
+    upstream = (
+        *corrupt.CAUSES,
+        *inputs.CAUSES,
+        *augmentation.CAUSES,
+        *labels.CAUSES,
+        *pairing.CAUSES,
+        *optimisation.CAUSES,
+    )
     found = (cause.evidence(seen) for cause in upstream)
     return any(evidence is not None and evidence.strength >= UPSTREAM for evidence in found)
 

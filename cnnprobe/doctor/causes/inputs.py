@@ -3,27 +3,18 @@
 import math
 from typing import NamedTuple
 
-import numpy as np
-
-from cnnprobe.data.sampling import num_examples, sample
 from cnnprobe.doctor.bands import healthy_band
 from cnnprobe.doctor.causes.record import TINY, Advice, Cause, graded, graded_log, highest, lowest, readings, rising
-from cnnprobe.doctor.harm import ENOUGH, ERRORS, LARGE, NOT_DECISIVE
-from cnnprobe.doctor.looks.passes import PAIRED_Z, TOLD_Z
 from cnnprobe.doctor.looks.transfer import ways
-from cnnprobe.doctor.observation import Observation, fact, pairing_z
-from cnnprobe.doctor.progress import BEHIND, has_learnt
-from cnnprobe.doctor.remedies_data import keep_examples, prepare_anew, read_valid_otherwise, standardise_inputs
-from cnnprobe.types import Dataset, Evidence, Problem, Reading, Remedy
+from cnnprobe.doctor.observation import Observation, fact
+from cnnprobe.doctor.remedies_data import read_valid_otherwise, standardise_inputs
+from cnnprobe.types import Evidence, Problem, Reading, Remedy
 
 SCALE_MARGIN = 4.0  # times the healthy band's edge: between the widest healthy inputs and raw bytes lie two decades
-REPEATED = 0.9  # share of repeats that no oversampling of rare classes reaches
 SAME_SCALE = 0.25  # between the images and what the first layer is fed; zeros that a model pads with change it a little
 CROSSED_Z = 5.0  # standard errors that five ways to read images do not exceed by chance
 REGAINED = 0.5  # of what is lost across the splits, that a way to read validation images must bring back
 PLACES = ("within training", "across the splits", "across the splits, redone")
-FEW = 256  # images whose mean and standard deviation stand for all
-FEWEST_LEFT = 10  # sound images a class, below which nothing is left to train on
 
 
 class Scale(NamedTuple):
@@ -136,114 +127,6 @@ def _offset(seen: Observation) -> Evidence | None:
     )
 
 
-def _sound(seen: Observation) -> np.ndarray | None:
-    """Rows of the whole training set that are finite and not blank; None where it is not held as arrays."""
-    train = seen.bench.problem.train
-    if not isinstance(train, Dataset) or seen.bench.problem.batches is not None:
-        return None
-    rows = np.asarray(train.images).reshape(len(train.images), -1)
-    with np.errstate(invalid="ignore"):
-        is_finite = np.isfinite(rows.sum(axis=1, dtype=np.float64))
-        return np.flatnonzero(is_finite & (rows.max(axis=1) != rows.min(axis=1)))
-
-
-def _drop_broken(seen: Observation) -> tuple[Remedy, ...]:
-    """Training without the broken images, where enough others are left."""
-    kept = _sound(seen)
-    if kept is None or not FEWEST_LEFT * seen.bench.num_classes <= len(kept) < num_examples(seen.bench.problem.train):
-        return ()
-    return (keep_examples(kept),)
-
-
-def _corrupt(seen: Observation) -> Evidence | None:
-    """Images that `preprocess` robs of what they carry, or that carry nothing."""
-    return _spoilt(seen) or _blank(seen) or _dimmed(seen)
-
-
-def _spoilt(seen: Observation) -> Evidence | None:
-    """Labels that images tell as they are stored, and that `preprocess` hides from features and network."""
-    own, stored = pairing_z(seen), pairing_z(seen, of="stored ")
-    if not stored > TOLD_Z or not _is_prepared(seen) or _reads_prepared(seen):
-        return None
-    strength = graded(own, PAIRED_Z + 1, 2.0)
-    if not strength:
-        return None
-    sentence = (
-        f"Features find the labels of the stored images {stored:.0f} standard deviations better than chance, and those"
-        f" of what `preprocess` makes of them {own:.1f}."
-    )
-    names = ("pixel neighbours z", "random features z", "stored pixel neighbours z", "stored random features z")
-    return Evidence(sentence, readings(seen, *names), strength)
-
-
-def _dimmed(seen: Observation) -> Evidence | None:
-    """Labels that features tell less often from what `preprocess` makes of the images than from the stored ones.
-
-    A crop or fewer bits may be wanted, and the network may read what features cannot: the remedy has to gain.
-    """
-    own, stored = fact(seen, "random features accuracy"), fact(seen, "stored random features accuracy")
-    error = math.sqrt(2 * stored * (1 - stored) / max(fact(seen, "images read"), 1.0)) if stored <= 1 else math.nan
-    if not _is_prepared(seen) or not stored - own >= max(ENOUGH, ERRORS * error):
-        return None
-    sentence = (
-        f"Simple features tell {stored:.0%} of the labels from the stored images and {own:.0%} from what `preprocess`"
-        " makes of them."
-    )
-    names = ("stored random features accuracy", "random features accuracy", "validation accuracy")
-    return Evidence(sentence, readings(seen, *names), NOT_DECISIVE * graded(stored - own, 0.0, LARGE))
-
-
-def _by_preprocess(seen: Observation) -> bool:
-    """Whether it is `preprocess` that takes something from the images."""
-    return _spoilt(seen) is not None or (_blank(seen) is None and _dimmed(seen) is not None)
-
-
-def _learns_nothing_of_it(seen: Observation) -> bool:
-    """Whether `preprocess` hides the labels, and the network has not found them either."""
-    return _spoilt(seen) is not None and not has_learnt(seen)
-
-
-def _is_prepared(seen: Observation) -> bool:
-    """Whether it is `preprocess` that stands between stored images and those that the model is fed."""
-    return seen.bench.problem.batches is None and seen.bench.problem.preprocess is not None
-
-
-def _reads_prepared(seen: Observation) -> bool:
-    """Whether the network itself gets as far on prepared images as features do on stored ones, or not far from it."""
-    chance = 1 / seen.bench.num_classes
-    reached = fact(seen, "validation accuracy") - chance
-    return seen.bench.has_valid and reached >= BEHIND * (fact(seen, "stored random features accuracy") - chance)
-
-
-def _as_stored(seen: Observation) -> tuple[Remedy, ...]:
-    """The stored images, brought to mean 0 and standard deviation 1, where the model takes images of their shape."""
-    bench = seen.bench
-    stored = np.asarray(sample(bench.problem.train, FEW, seed=0, seconds=bench.read_seconds).images, np.float32)
-    shape = bench.train.images.shape[1:]
-    is_taken = stored.shape[1:] in (shape, shape[:-1]) and shape[-1:] in (stored.shape[-1:], (1,))
-    return (prepare_anew(float(stored.mean()), float(stored.std()), shape),) if is_taken and stored.std() > 0 else ()
-
-
-def _blank(seen: Observation) -> Evidence | None:
-    """Images that carry nothing: not finite, of one colour, or all the same."""
-    broken = {
-        "are not finite": fact(seen, "input nonfinite share"),
-        "are of one single value": fact(seen, "input blank share"),
-        "repeat another image": 1.0 - fact(seen, "input distinct share"),
-    }
-    strengths = {
-        "are not finite": rising(broken["are not finite"], 0.0, 0.3),
-        "are of one single value": rising(broken["are of one single value"], highest("input blank share") + 0.05, 0.35),
-        "repeat another image": rising(broken["repeat another image"], REPEATED, 0.98),
-    }
-    worst = max(strengths, key=lambda what: strengths[what])
-    if not strengths[worst]:
-        return None
-    names = ("input nonfinite share", "input blank share", "input distinct share")
-    sentence = f"{broken[worst]:.1%} of the images that the model is fed {worst}."
-    return Evidence(sentence, readings(seen, *names), max(strengths[worst], 0.9 if worst == "are not finite" else 0.0))
-
-
 # --- validation -----------------------------------------------------------------------------------------------------
 
 
@@ -312,29 +195,6 @@ def _advise_same(seen: Observation) -> Advice:
     )
 
 
-def _restore(seen: Observation) -> tuple[Remedy, ...]:
-    """The sound images, or all of them as they are stored."""
-    return _as_stored(seen) if _by_preprocess(seen) else _drop_broken(seen)
-
-
-def _advise_blank(seen: Observation) -> Advice:
-    """Where to look."""
-    if _by_preprocess(seen):
-        return Advice(
-            "Look at an image before and after `preprocess`: whole numbers wrap around where a mean is subtracted from"
-            " them, and vanish where they are divided as such, so cast to floats first; a reshape in the place of a"
-            " transpose mixes pixels. If it is meant to hide something, such as a mark on the images, that was what"
-            " told their labels.",
-            "images = (images.astype(np.float32) - mean) / std  # the cast comes first",
-        )
-    return Advice(
-        "Look at a batch as the model gets it, after every cast and division: an integer division, a wrong dtype or"
-        " an unread file leaves nothing to learn from.",
-        "images, labels = next(iter(loader)); print(images.dtype, images.min(), images.max(),"
-        " images.std(axis=0).mean())",
-    )
-
-
 CAUSES = (
     Cause(
         "train-valid-mismatch",
@@ -351,23 +211,6 @@ CAUSES = (
             " as they are evaluated; here only validation images are concerned. A ReLU network with small biases scales"
             " with its input, so its accuracy may hardly change: the scale of the images tells, not the accuracy. Class"
             " numbers that differ are `label-encoding`: no way to read the images mends them."
-        ),
-    ),
-    Cause(
-        "inputs-blank-or-corrupt",
-        "the images are blank or corrupt",
-        "data",
-        _corrupt,
-        _restore,
-        _advise_blank,
-        "A network can only learn what differs between its inputs; constant images give constant outputs, and one NaN"
-        " pixel makes every parameter NaN in a single step.",
-        ("Zhang, Chen, Cheung & Xu, An empirical study on TensorFlow program bugs, ISSTA 2018",),
-        shows_harm=_learns_nothing_of_it,
-        look_alikes=(
-            "A network that `learning-rate-too-high` has killed ends with the same zero gradients, but it did not"
-            " start with them. Blank images give them before the first step, and neither another loss, optimizer nor"
-            " network helps."
         ),
     ),
     Cause(

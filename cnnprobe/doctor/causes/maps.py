@@ -1,10 +1,8 @@
 """Pools, strides and windows that lose the image plane."""
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
 
-from cnnprobe.doctor.causes.record import Advice, Cause, graded, readings
+from cnnprobe.doctor.causes.record import Advice, Cause, Way, first_of, graded, no_remedy, readings
 from cnnprobe.doctor.looks.maps import FACTORS
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.progress import BASELINE, is_behind, is_cut_short, is_solved
@@ -115,45 +113,6 @@ MARKED_PLACES = Advice(
 )
 
 
-class Way(NamedTuple):
-    """One way to lose the image plane."""
-
-    evidence: Callable[[Observation], Evidence | None]
-    remedies: Callable[[Observation], tuple[Remedy, ...]]
-    advise: Callable[[Observation], Advice]
-
-
-WAYS = (
-    Way(_misplaced, lambda _: (), lambda _: OTHER_AXES),  # whose maps would have to be built anew
-    Way(_collapsed, _larger, _advise_fewer),
-    Way(_blind_to_a_side, lambda _: (see_both_sides,), lambda _: BOTH_SIDES),
-    Way(_blind_to_places, lambda _: (mark_places,), lambda _: MARKED_PLACES),
-)
-
-
-def _way(seen: Observation) -> Way | None:
-    """The first way in which the plane is lost."""
-    return next((way for way in WAYS if way.evidence(seen)), None)
-
-
-def _lost(seen: Observation) -> Evidence | None:
-    """Its evidence."""
-    way = _way(seen)
-    return way and way.evidence(seen)
-
-
-def _remedies(seen: Observation) -> tuple[Remedy, ...]:
-    """What mends it."""
-    way = _way(seen)
-    return way.remedies(seen) if way else ()
-
-
-def _advise(seen: Observation) -> Advice:
-    """What to change in the user's code."""
-    way = _way(seen)
-    return way.advise(seen) if way else _advise_fewer(seen)
-
-
 def _stays_behind(seen: Observation) -> bool:
     """Whether the network got nowhere near what features need no training for, in a run that was long enough.
 
@@ -168,9 +127,12 @@ CAUSES = (
         "spatial-collapse",
         "the layers lose the image plane",
         "architecture",
-        _lost,
-        _remedies,
-        _advise,
+        *first_of(
+            Way(_misplaced, no_remedy, lambda _: OTHER_AXES),  # its maps would have to be built anew
+            Way(_blind_to_a_side, lambda _: (see_both_sides,), lambda _: BOTH_SIDES),
+            Way(_collapsed, _larger, _advise_fewer),
+            Way(_blind_to_places, lambda _: (mark_places,), lambda _: MARKED_PLACES),
+        ),
         "A convolution combines neighbouring places. Where one place is left, all but its central weights see padding"
         " alone, and what the pools before it averaged away cannot be told apart any more. Windows along one side never"
         " meet what the images hold along the other.",

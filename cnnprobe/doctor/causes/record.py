@@ -20,6 +20,14 @@ class Advice(NamedTuple):
     snippet: str = ""  # as code
 
 
+class Way(NamedTuple):
+    """What speaks for a cause, what mends it and what to say of it, where that belongs together."""
+
+    evidence: Callable[[Observation], Evidence | None]
+    remedies: Callable[[Observation], tuple[Remedy, ...]]
+    advice: Callable[[Observation], Advice]
+
+
 class Cause(NamedTuple):
     """One way in which a CNN fails to learn."""
 
@@ -40,6 +48,26 @@ class Cause(NamedTuple):
     harms_late: bool = False  # what it costs may come after the short runs: its remedy is run for longer, too
     explains: tuple[str, ...] = ()  # ids of causes that are but its results, where its own remedy gains as well
     look_alikes: str = ""  # which faults end alike, and what tells this one from them; ids of causes in backticks
+
+
+def first_of(*ways: Way) -> Way:
+    """Several ways to one cause: the first that anything speaks for; where nothing does, the advice of the last."""
+
+    def chosen(seen: Observation) -> Way | None:
+        """The first that anything speaks for."""
+        return next((way for way in ways if way.evidence(seen)), None)
+
+    def evidence(seen: Observation) -> Evidence | None:
+        """What speaks for it."""
+        way = chosen(seen)
+        return way and way.evidence(seen)
+
+    def remedies(seen: Observation) -> tuple[Remedy, ...]:
+        """What mends it."""
+        way = chosen(seen)
+        return way.remedies(seen) if way else ()
+
+    return Way(evidence, remedies, lambda seen: (chosen(seen) or ways[-1]).advice(seen))
 
 
 def is_cross_entropy_of_logits(seen: Observation) -> bool:

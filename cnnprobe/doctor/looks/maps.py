@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnprobe.doctor.bench import Bench
+from cnnprobe.doctor.looks.layout import has_channels_first
 from cnnprobe.doctor.remedies_data import enlarged
 from cnnprobe.tracing.calls import trace_call
-from cnnprobe.tracing.layers import find_structure
+from cnnprobe.tracing.layers import Structure, find_structure
 from cnnprobe.tracing.pooled_axes import Pooled, misplaced_pools
 from cnnprobe.tracing.program import Op, all_ops
 from cnnprobe.tracing.sides import SIDES, OneSided, is_spatial, one_sided
@@ -45,6 +46,7 @@ def look_at_maps(bench: Bench, weights: tuple[Params, State] | None) -> tuple[di
     pooled, narrow = misplaced_pools(call.program), one_sided(structure)
     facts = {
         "pools over features and one side": float(len(pooled)),
+        "side read as channels": float(_reads_side_as_channels(structure, bench.train.images)),
         "spatial convolutions": float(len(spatial)),
         "convolutions along one side": float(len(narrow)),
         "convolutions on a single place": float(len(single)),
@@ -53,6 +55,15 @@ def look_at_maps(bench: Bench, weights: tuple[Params, State] | None) -> tuple[di
     names = {"first convolution on a single place": next(iter(single), "")}
     names |= {"misplaced pool": _pool_text(pooled[0])} if pooled else {}
     return facts, names | (_side_names(narrow[0]) if narrow else {})
+
+
+def _reads_side_as_channels(structure: Structure, images: np.ndarray) -> bool:
+    """Whether images with channels in front go into a first convolution that looks for channels at the end."""
+    op = next((layer.op for layer in structure.layers if layer.op.name == CONVOLUTION), None)
+    if op is None or not has_channels_first(images):
+        return False
+    given = op.equation.invars[0].aval.shape
+    return given[1:] == images.shape[1:] and op.params["dimension_numbers"].lhs_spec[1] == len(given) - 1
 
 
 def _side_names(narrow: OneSided) -> dict[str, str]:
