@@ -7,7 +7,7 @@ import numpy as np
 from cnnprobe.data.sampling import num_examples, sample
 from cnnprobe.doctor.causes.record import Advice, Cause, Way, first_of, graded, highest, readings, rising
 from cnnprobe.doctor.harm import ENOUGH, ERRORS, LARGE, NOT_DECISIVE
-from cnnprobe.doctor.looks.layout import ANEW, AS_GIVEN, CHANNELS_IN_FRONT, LAYOUTS
+from cnnprobe.doctor.looks.layout import CHANNELS_IN_FRONT, LAYOUTS, ROUGHER
 from cnnprobe.doctor.looks.passes import PAIRED_Z, TOLD_Z
 from cnnprobe.doctor.observation import Observation, fact, pairing_z
 from cnnprobe.doctor.progress import BEHIND, has_learnt
@@ -17,7 +17,7 @@ from cnnprobe.types import Dataset, Evidence, Remedy
 REPEATED = 0.9  # share of repeats that no oversampling of rare classes reaches
 FEW = 256  # images whose mean and standard deviation stand for all
 FEWEST_LEFT = 10  # sound images a class, below which nothing is left to train on
-SMOOTHER, MUCH_SMOOTHER = 1.1, 1.3  # times as alike as neighbours are in the layout that the images were given
+SMOOTHER = (1.1, 1.25)  # times as rough as in another layout: from where on that speaks for it, and alone suffices
 
 
 def _sound(seen: Observation) -> np.ndarray | None:
@@ -120,15 +120,15 @@ def _blank(seen: Observation) -> Evidence | None:
 
 def _laid_otherwise(seen: Observation) -> Evidence | None:
     """Pixels whose neighbours are more alike where the same numbers are laid out in another way."""
-    given, anew = fact(seen, AS_GIVEN), fact(seen, ANEW)
-    strength = graded(given / anew, SMOOTHER, MUCH_SMOOTHER) if anew > 0 else 0.0
+    rougher = fact(seen, ROUGHER)
+    strength = graded(rougher, *SMOOTHER)
     if not strength:
         return None
     sentence = (
-        f"Neighbouring pixels differ by {given:.2f} standard deviations, and by {anew:.2f} where the same numbers are"
-        f" read as images that were stored {seen.names.get('other layout', '')}: the reshape mixes them up."
+        f"Neighbouring pixels differ {rougher:.2f} times as much as they do where the same numbers are read as images"
+        f" that were stored {seen.names.get('other layout', '')}: a reshape has mixed them up."
     )
-    return Evidence(sentence, readings(seen, AS_GIVEN, ANEW), strength)
+    return Evidence(sentence, readings(seen, ROUGHER), strength)
 
 
 def _sides_as_features(seen: Observation) -> Evidence | None:
