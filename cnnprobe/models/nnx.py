@@ -109,14 +109,18 @@ def _construct(construct: "Callable[..., nnx.Module]", key: Key) -> "nnx.Module"
     from flax import nnx
 
     rngs = nnx.Rngs(key)
-    called: Any = construct
-    if isinstance(construct, type):
-        called = called.__init__  # the metaclass of NNX hides the signature
-    by_name = "rngs" in inspect.signature(called).parameters
-    module = construct(rngs=rngs) if by_name else construct(rngs)
+    module = construct(rngs=rngs) if _takes_by_name(construct) else construct(rngs)
     if not isinstance(module, nnx.Module):
         raise ValueError(f"module must be a constructor of an nnx.Module, got one of {type(module).__name__}.")
     return module
+
+
+def _takes_by_name(construct: "Callable[..., nnx.Module]") -> bool:
+    """Whether a constructor has an argument called `rngs`."""
+    called: Any = construct.func if isinstance(construct, functools.partial) else construct
+    if isinstance(called, type):
+        called = called.__init__  # the metaclass of NNX hides the signature, behind a `partial` too
+    return "rngs" in inspect.signature(called).parameters
 
 
 def _take_apart(module: "nnx.Module") -> _Parts:

@@ -1,3 +1,5 @@
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -14,8 +16,8 @@ IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6, 6, 1)), jnp.flo
 class Net(nnx.Module):
     """Convolutions, batch norm, dropout, dense."""
 
-    def __init__(self, *, rngs):
-        self.convs = nnx.List([nnx.Conv(1, 4, (3, 3), rngs=rngs), nnx.Conv(4, 4, (3, 3), rngs=rngs)])
+    def __init__(self, width=4, *, rngs):
+        self.convs = nnx.List([nnx.Conv(1, width, (3, 3), rngs=rngs), nnx.Conv(width, 4, (3, 3), rngs=rngs)])
         self.norm = nnx.BatchNorm(4, momentum=0.9, rngs=rngs)
         self.dropout = nnx.Dropout(0.5, rngs=rngs)
         self.head = nnx.Linear(4, 3, rngs=rngs)
@@ -30,9 +32,15 @@ def build(rngs):
     return Net(rngs=rngs)
 
 
-@pytest.fixture(params=["class", "function", "instance"])
+@pytest.fixture(params=["class", "function", "instance", "partial"])
 def model(request):
-    return from_nnx({"class": Net, "function": build, "instance": Net(rngs=nnx.Rngs(0))}[request.param])
+    made = {
+        "class": Net,
+        "function": build,
+        "instance": Net(rngs=nnx.Rngs(0)),
+        "partial": functools.partial(Net, width=4),
+    }
+    return from_nnx(made[request.param])
 
 
 def run(model, *, train, key=KEY, seed=0):
