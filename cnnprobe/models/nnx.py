@@ -118,9 +118,8 @@ def _construct(construct: "Callable[..., nnx.Module]", key: Key) -> "nnx.Module"
 def _takes_by_name(construct: "Callable[..., nnx.Module]") -> bool:
     """Whether a constructor has an argument called `rngs`."""
     called: Any = construct.func if isinstance(construct, functools.partial) else construct
-    if isinstance(called, type):
-        called = called.__init__  # the metaclass of NNX hides the signature, behind a `partial` too
-    return "rngs" in inspect.signature(called).parameters
+    is_class = isinstance(called, type)  # whose metaclass hides the signature, behind a `partial` too
+    return "rngs" in inspect.signature(called.__init__ if is_class else called).parameters
 
 
 def _take_apart(module: "nnx.Module") -> _Parts:
