@@ -473,3 +473,10 @@ def test_masks_of_dead_units_tell_nothing(tiny_bench, short_run, healthy):
     seen = healthy._replace(facts={**healthy.facts, **modes_of(dead, tiny_bench, short_run)})
     assert seen.facts["strongest dropout rate"] == 0.5
     assert evidence("dropout-mask-shared", seen) is None
+
+
+@pytest.mark.parametrize(("reached", "is_named"), [(0.1, True), (0.98, False)])
+def test_gradients_that_end_are_no_death_where_all_is_learnt(reached, is_named, healthy):
+    facts = {"last_zero_gradient_share": 1.0, "first_zero_gradient_share": 0.2, "random_features_accuracy": 0.9}
+    found = evidence("learning-rate-too-high", healthy, **facts, validation_accuracy=reached)
+    assert (found is not None) == is_named

@@ -11,6 +11,7 @@ from cnnprobe.doctor.harm import DECISIVE, NOT_DECISIVE
 from cnnprobe.doctor.learning_curve import FITTED
 from cnnprobe.doctor.looks.run import uphill_leaves
 from cnnprobe.doctor.observation import Observation, fact
+from cnnprobe.doctor.progress import is_solved
 from cnnprobe.doctor.remedies import (
     negate_loss,
     replace_optimizer,
@@ -100,11 +101,7 @@ def _overshooting(seen: Observation) -> Evidence | None:
     broken = fact(seen, "first non finite step") > 0
     strength = max(
         graded_log(jump, start, 4 * start),
-        (
-            rising(zeros, max(0.8, highest("last zero gradient share")), 0.98)
-            if fact(seen, "first zero gradient share") < 0.7
-            else 0.0
-        ),
+        rising(zeros, max(0.8, highest("last zero gradient share")), 0.98) if _may_have_died(seen) else 0.0,
         graded(fact(seen, "log10 of update over parameter"), highest("log10 of update over parameter") + 0.2, 0.0),
         rising(fact(seen, "non finite loss share"), 0.0, 0.1) if broken else 0.0,
     )
@@ -119,6 +116,14 @@ def _overshooting(seen: Observation) -> Evidence | None:
         "non finite loss share",
     )
     return Evidence(_what_overshoots(seen, is_broken=broken, is_high=jump > start), readings(seen, *names), strength)
+
+
+def _may_have_died(seen: Observation) -> bool:
+    """Whether gradients came in the beginning, and the network is not as good as its data allow.
+
+    There is no gradient either where a margin is asked for and every image has it.
+    """
+    return fact(seen, "first zero gradient share") < 0.7 and not is_solved(seen)
 
 
 def _what_overshoots(seen: Observation, *, is_broken: bool, is_high: bool) -> str:
