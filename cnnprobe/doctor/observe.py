@@ -279,7 +279,7 @@ def _after(
     facts |= answered | crossed
     names |= called | way
     if not answered.get("validation accuracy", 0.0) >= SOLVED * facts.get(BASELINE, 1.0):
-        facts |= attempt("the look at the places", lambda: look_at_places(bench, run.last), {})
+        facts |= attempt("the look at the places", lambda: look_at_places(bench, run.last, run.first), {})
     return run, rows
 
 

@@ -1,6 +1,9 @@
 """Whether the trained network can tell places apart: its answers to images whose blocks have traded places."""
 
+from typing import NamedTuple
+
 import numpy as np
+from jaxtyping import Float
 
 from cnnprobe.doctor.bench import Bench, scores_of
 from cnnprobe.doctor.run import evaluated
@@ -11,26 +14,42 @@ FEWEST_BLOCKS = 4
 MOVED = 1e-3  # of the spread of scores over images: what blocks that trade places must move, and rounding does not
 
 
-def look_at_places(bench: Bench, weights: tuple[Params, State]) -> dict[str, float]:
+class _Told(NamedTuple):
+    """A network that tells images apart."""
+
+    weights: tuple[Params, State]
+    scores: Float[np.ndarray, "batch classes"]
+    spread: float  # of its scores over the images
+
+
+def look_at_places(bench: Bench, *weights: tuple[Params, State]) -> dict[str, float]:
     """Width of the smallest blocks that may trade places without any change in the scores; 0 where none may.
 
-    Nothing is said of a network whose scores are the same for all images.
+    That must hold for all the `weights` of the network, those before training and after it: outputs that have
+    saturated do not change either. Nothing is said where scores are the same for all images.
     """
     images = bench.train.images[:NUM_PROBED]
     if images.ndim != 4:
         return {}
-
-    def scores(images: np.ndarray) -> np.ndarray:
-        """Of each image, in evaluation mode."""
-        return scores_of(evaluated(bench.problem, bench, weights, images), bench.num_classes)
-
-    own = scores(images)
-    enough = MOVED * float(np.std(own, axis=0).max(initial=0))
-    if not enough > 0:
+    scored = ((each, _scores(bench, each, images)) for each in weights)
+    told = [_Told(each, scores, float(np.std(scores, axis=0).max(initial=0))) for each, scores in scored]
+    told = [each for each in told if each.spread > 0]
+    if not told:
         return {}
     rng = np.random.default_rng(bench.problem.seed)
-    blind = (width for width in _widths(images) if np.abs(scores(_dealt(images, width, rng)) - own).max() <= enough)
+    dealt = ((width, _dealt(images, width, rng)) for width in _widths(images))
+    blind = (width for width, others in dealt if all(_is_blind(bench, each, others) for each in told))
     return {"blocks that may trade places": float(next(blind, 0))}
+
+
+def _scores(bench: Bench, weights: tuple[Params, State], images: np.ndarray) -> Float[np.ndarray, "batch classes"]:
+    """Of each image, in evaluation mode."""
+    return scores_of(evaluated(bench.problem, bench, weights, images), bench.num_classes)
+
+
+def _is_blind(bench: Bench, told: _Told, dealt: np.ndarray) -> bool:
+    """Whether a network's scores for images with other places are those of the images, but for rounding."""
+    return bool(np.abs(_scores(bench, told.weights, dealt) - told.scores).max() <= MOVED * told.spread)
 
 
 def _widths(images: np.ndarray) -> list[int]:
