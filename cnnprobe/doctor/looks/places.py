@@ -36,9 +36,16 @@ def look_at_places(bench: Bench, *weights: tuple[Params, State]) -> dict[str, fl
     told = [each for each in told if each.spread > 0]
     if not told:
         return {}
-    rng = np.random.default_rng(bench.problem.seed)
-    dealt = ((width, _dealt(images, width, rng)) for width in _widths(images))
-    blind = (width for width, others in dealt if all(_is_blind(bench, each, others) for each in told))
+
+    def are_blind(width: int) -> bool:
+        """Whether blocks of that width may trade places, whatever the weights."""
+        others = _dealt(images, width, np.random.default_rng(bench.problem.seed))
+        return all(_is_blind(bench, each, others) for each in told)
+
+    widths = _widths(images)
+    # Where small blocks may trade places, larger ones that are made of them may: the largest alone tell most networks.
+    coarse = [width for width in widths if not any(other > width and other % width == 0 for other in widths)]
+    blind = filter(are_blind, widths if any(map(are_blind, coarse)) else ())
     return {"blocks that may trade places": float(next(blind, 0))}
 
 
