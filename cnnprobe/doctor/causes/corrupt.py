@@ -1,4 +1,4 @@
-"""Images that do not carry what they should: blank, broken, or robbed of it on their way to the model."""
+"""Images that do not carry what they should: blank, broken, mixed up, or robbed of it on their way to the model."""
 
 import math
 
