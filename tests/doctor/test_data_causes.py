@@ -288,6 +288,9 @@ def test_windows_along_one_side_are_told_and_widened(tiny_bench, healthy):
         cause.evidence(seen).sentence
     )
     assert "kernel_size=(3, 3)" in cause.advice(seen).snippet
+    assert cause.evidence(seen).strength >= DECISIVE
+    meant = seen._replace(facts={**seen.facts, "convolutions with the height in the batch": 0.0})  # windows of 1 by 3
+    assert cause.evidence(meant).strength < DECISIVE
     (remedy,) = cause.remedies(seen)
     mended = remedy(problem)
     params, state = mended.model.init(jax.random.key(0), tiny_bench.train.images[:2])

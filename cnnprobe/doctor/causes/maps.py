@@ -3,6 +3,7 @@
 import math
 
 from cnnprobe.doctor.causes.record import Advice, Cause, Way, first_of, graded, no_remedy, readings
+from cnnprobe.doctor.harm import DECISIVE
 from cnnprobe.doctor.looks.maps import FACTORS
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.progress import BASELINE, is_behind, is_cut_short, is_solved
@@ -13,6 +14,7 @@ from cnnprobe.types import Evidence, Remedy
 LARGEST_SIDE = 512  # pixels of an enlarged image
 FEWEST_SIDE = 3  # places across the last map, as many as its convolutions are wide
 POOLED, ONE_SIDED = "pools over features and one side", "convolutions along one side"
+IN_BATCH = "convolutions with the height in the batch"
 MOVABLE = "blocks that may trade places"
 MOST = 0.5  # share of the convolutions on single places that is decisive
 
@@ -49,7 +51,10 @@ def _collapsed(seen: Observation) -> Evidence | None:
 
 
 def _blind_to_a_side(seen: Observation) -> Evidence | None:
-    """Convolutions all of which combine the places along the same side alone."""
+    """Convolutions all of which combine the places along the same side alone.
+
+    Windows of 1 by k may be meant so; windows of a single size, which take the height for examples, hardly are.
+    """
     if not fact(seen, ONE_SIDED) > 0:
         return None
     side, other = seen.names.get("seen side", ""), seen.names.get("unseen side", "")
@@ -58,7 +63,8 @@ def _blind_to_a_side(seen: Observation) -> Evidence | None:
         f" ({seen.names.get('one-sided kernel', '')}): none of them combines places along the {other}."
     )
     behind = ("validation accuracy", BASELINE) if is_behind(seen) else ()
-    return Evidence(sentence, readings(seen, ONE_SIDED, "spatial convolutions", *behind), 0.7)
+    strength = DECISIVE if fact(seen, IN_BATCH) > 0 else 0.7
+    return Evidence(sentence, readings(seen, ONE_SIDED, IN_BATCH, "spatial convolutions", *behind), strength)
 
 
 def _blind_to_places(seen: Observation) -> Evidence | None:

@@ -49,6 +49,7 @@ def look_at_maps(bench: Bench, weights: tuple[Params, State] | None) -> tuple[di
         "side read as channels": float(_reads_side_as_channels(structure, bench.train.images)),
         "spatial convolutions": float(len(spatial)),
         "convolutions along one side": float(len(narrow)),
+        "convolutions with the height in the batch": float(sum(len(each.window.size) == 1 for each in narrow)),
         "convolutions on a single place": float(len(single)),
         "smallest map places": float(min(_places_after(all_ops(call.program)), default=math.nan)),
     }
