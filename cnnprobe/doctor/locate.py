@@ -16,7 +16,7 @@ PARTS = {
 
 def located(plan: Plan, seen: Observation, *, gain: float = ENOUGH) -> str:
     """What each reference part brings that mends the training by itself, as sentences; empty where none gains that."""
-    enough = max(solved_from(seen), control(plan, 0).accuracy + gain)
+    enough = max(solved_from(seen.facts), control(plan, 0).accuracy + gain)
     swap_of = swaps(plan.bench)
     reached = {part: _reached(plan, swap_of[part]) for part in PARTS}
     return "".join(

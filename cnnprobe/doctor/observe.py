@@ -46,7 +46,7 @@ from cnnprobe.doctor.looks.splits import look_at_leak, look_at_splits
 from cnnprobe.doctor.looks.structure import look_at_structure
 from cnnprobe.doctor.looks.transfer import look_across_splits
 from cnnprobe.doctor.observation import Observation, error_text
-from cnnprobe.doctor.progress import BASELINE, SOLVED
+from cnnprobe.doctor.progress import solved_from
 from cnnprobe.doctor.run import (
     Run,
     planned_steps,
@@ -278,7 +278,7 @@ def _after(
     crossed, way = attempt("the look across the splits", lambda: look_across_splits(bench, gap), ({}, {}))
     facts |= answered | crossed
     names |= called | way
-    if not answered.get("validation accuracy", 0.0) >= SOLVED * facts.get(BASELINE, 1.0):
+    if not answered.get("validation accuracy", 0.0) >= solved_from(facts):
         facts |= attempt("the look at the places", lambda: look_at_places(bench, run.last, run.first), {})
     return run, rows
 

@@ -1,6 +1,7 @@
 """How far a run got: further than a guess, and as far as its data allow without training."""
 
 import math
+from collections.abc import Mapping
 
 from cnnprobe.checks import NO_TIME
 from cnnprobe.doctor.bench import above_chance
@@ -37,14 +38,14 @@ def is_behind(seen: Observation) -> bool:
     return fact(seen, "validation accuracy") - chance < BEHIND * (fact(seen, BASELINE) - chance)
 
 
-def solved_from(seen: Observation) -> float:
+def solved_from(facts: Mapping[str, float]) -> float:
     """Balanced accuracy from which nothing else is held to be wrong."""
-    return SOLVED * seen.facts.get(BASELINE, 1.0)
+    return SOLVED * facts.get(BASELINE, 1.0)
 
 
 def is_solved(seen: Observation) -> bool:
     """Whether the network is that good."""
-    return fact(seen, "validation accuracy") >= solved_from(seen)
+    return fact(seen, "validation accuracy") >= solved_from(seen.facts)
 
 
 def is_cut_short(seen: Observation) -> bool:

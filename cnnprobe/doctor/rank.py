@@ -47,7 +47,7 @@ def _remedies(cause: Cause, seen: Observation) -> tuple[Remedy, ...]:
 
 def _screen(plan: Plan, seen: Observation, suspects: Iterable[Suspect]) -> tuple[list[Tried], list[str]]:
     """The best remedy of each suspect that has one; and what the clock or an error left out."""
-    mendable, enough = [item for item in suspects if item.remedies], solved_from(seen)
+    mendable, enough = [item for item in suspects if item.remedies], solved_from(seen.facts)
     return screen(plan, seen, mendable, lambda item: best_attempt(plan, item.remedies, enough))
 
 

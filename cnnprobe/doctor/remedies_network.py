@@ -3,7 +3,7 @@
 Each factory takes what was measured and returns a `Remedy`; what needs no number is a remedy itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -187,47 +187,58 @@ def train_stored(names: Sequence[str], optimizer: optax.GradientTransformation) 
     return remedy
 
 
-def mark_places(problem: Problem) -> Problem:
-    """Adds a pattern of the size of an image to every image, which the same optimizer trains."""
+def _train_beside(problem: Problem, name: str, draw: Callable[..., Params], run: Callable) -> Problem:
+    """The problem with more parameters, which the user's optimizer trains beside the user's own.
+
+    `draw(key, images, weights)` makes them, and `run(drawn, weights, images, key=, train=)` is the model with them.
+    """
     model = problem.model
 
     def init(key: Key, images: Images) -> tuple[Params, State]:
-        """The user's parameters, and a pattern about half as strong as the images."""
+        """The user's parameters, and those drawn for them."""
         params, state = model.init(key, images)
-        drawn = jax.random.normal(jax.random.fold_in(key, 1), jnp.shape(images)[1:])
-        return {"own": params, "places": MARK * jnp.std(jnp.asarray(images, jnp.float32)) * drawn}, state
+        return {"own": params, name: draw(key, images, (params, state))}, state
 
     def apply(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Outputs, State]:
-        """The user's model on images that tell where each place is."""
-        return model.apply(params["own"], state, images + params["places"], key=key, train=train)
+        """The user's model with them."""
+        return run(params[name], (params["own"], state), images, key=key, train=train)
 
     return problem._replace(model=Model(init, apply))
+
+
+def mark_places(problem: Problem) -> Problem:
+    """Adds a pattern of the size of an image to every image, which the same optimizer trains."""
+
+    def draw(key: Key, images: Images, _: tuple[Params, State]) -> Params:
+        """A pattern about half as strong as the images."""
+        drawn = jax.random.normal(jax.random.fold_in(key, 1), jnp.shape(images)[1:])
+        return MARK * jnp.std(jnp.asarray(images, jnp.float32)) * drawn
+
+    def run(pattern: Params, weights: tuple[Params, State], images: Images, **mode: Any) -> tuple[Outputs, State]:
+        """The user's model on images that tell where each place is."""
+        return problem.model.apply(*weights, images + pattern, **mode)
+
+    return _train_beside(problem, "places", draw, run)
 
 
 def see_both_sides(problem: Problem) -> Problem:
     """Adds square kernels to layers that combine the places of one side alone; the same optimizer trains them."""
-    model = problem.model
 
-    def init(key: Key, images: Images) -> tuple[Params, State]:
-        """The user's parameters, and kernels for both sides."""
-        weights = model.init(key, images)
-        shapes = square_kernels(
-            lambda weights, images: model.apply(*weights, images, key=key, train=True), weights, images
-        )
-        draw, keys = jax.nn.initializers.lecun_normal(), jax.random.split(key, max(len(shapes), 1))
-        drawn = {name: draw(key, shape) for key, (name, shape) in zip(keys, shapes.items(), strict=False)}
-        return {"own": weights[0], "square": drawn}, weights[1]
+    def run_own(weights: tuple[Params, State], images: Images, **mode: Any) -> tuple[Outputs, State]:
+        """The user's model."""
+        return problem.model.apply(*weights, images, **mode)
 
-    def apply(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Outputs, State]:
+    def draw(key: Key, images: Images, weights: tuple[Params, State]) -> Params:
+        """Kernels for both sides."""
+        shapes = square_kernels(partial(run_own, key=key, train=True), weights, images)
+        kernel, keys = jax.nn.initializers.lecun_normal(), jax.random.split(key, max(len(shapes), 1))
+        return {name: kernel(key, shape) for key, (name, shape) in zip(keys, shapes.items(), strict=False)}
+
+    def run(kernels: Params, weights: tuple[Params, State], images: Images, **mode: Any) -> tuple[Outputs, State]:
         """The user's model with what the square kernels add."""
+        return see_other_side(partial(run_own, **mode), kernels, len(images))(weights, images)
 
-        def run(weights: tuple[Params, State], images: Images) -> tuple[Outputs, State]:
-            """The user's model."""
-            return model.apply(*weights, images, key=key, train=train)
-
-        return see_other_side(run, params["square"], len(images))((params["own"], state), images)
-
-    return problem._replace(model=Model(init, apply))
+    return _train_beside(problem, "square", draw, run)
 
 
 # --- dropout ---------------------------------------------------------------------------------------------------------

@@ -41,4 +41,4 @@ def screen(
 
 def _solves(seen: Observation, done: Tried) -> bool:
     """Whether nothing is left to explain where this remedy is applied."""
-    return done.gain >= LARGE and done.attempt.scored.accuracy >= solved_from(seen)
+    return done.gain >= LARGE and done.attempt.scored.accuracy >= solved_from(seen.facts)

@@ -4,7 +4,18 @@ import math
 
 import optax
 
-from cnnprobe.doctor.causes.record import Advice, Cause, graded, graded_log, highest, lowest, readings, rising
+from cnnprobe.doctor.causes.record import (
+    Advice,
+    Cause,
+    Way,
+    first_of,
+    graded,
+    graded_log,
+    highest,
+    lowest,
+    readings,
+    rising,
+)
 from cnnprobe.doctor.causes.updates import REFERENCE as ADAM
 from cnnprobe.doctor.causes.updates import own_rule
 from cnnprobe.doctor.harm import DECISIVE, NOT_DECISIVE
@@ -153,11 +164,6 @@ def _advise_smaller(_: Observation) -> Advice:
 # --- too small -------------------------------------------------------------------------------------------------------
 
 
-def _too_small(seen: Observation) -> Evidence | None:
-    """Steps that are few, that end early, or that are too small from the start."""
-    return _gathering(seen) or _ending(seen) or _creeping(seen)
-
-
 def _gathering(seen: Observation) -> Evidence | None:
     """Gradients gathered over so many batches that the whole training makes a few updates."""
     updates, steps = fact(seen, "number of updates"), fact(seen, "number of steps")
@@ -230,36 +236,49 @@ def _missing_decades(seen: Observation) -> int:
     return round(decades) if math.isfinite(decades) else 0
 
 
+def _own_anew(seen: Observation) -> tuple[Remedy, ...]:
+    """The user's own rule, without what gathers its gradients or ends its steps, where it is known."""
+    own = own_rule(seen)
+    return (replace_optimizer(own),) if own else ()
+
+
+def _update_often(seen: Observation) -> tuple[Remedy, ...]:
+    """An update for every batch."""
+    return (*_own_anew(seen), REFERENCE)
+
+
+def _go_on(seen: Observation) -> tuple[Remedy, ...]:
+    """Steps of the first size to the end; the reference too where they end at nothing."""
+    own = _own_anew(seen)
+    return own if own and fact(seen, LATE) > -math.inf else (*own, REFERENCE)
+
+
 def _larger(seen: Observation) -> tuple[Remedy, ...]:
     """The user's own optimizer with steps of a healthy size; the reference where a factor does not help."""
-    if _gathering(seen):
-        own = own_rule(seen)
-        return (replace_optimizer(own), REFERENCE) if own else (REFERENCE,)
-    if _ending(seen):
-        steady = own_rule(seen)
-        own = (replace_optimizer(steady),) if steady else ()
-        return own if own and fact(seen, LATE) > -math.inf else (*own, REFERENCE)
     decades = _missing_decades(seen)
     return (*_steps(10.0**decades), REFERENCE) if decades > 0 else (REFERENCE,)
 
 
+FEWER_BATCHES = Advice(
+    "Gather gradients over fewer batches: the number that `MultiSteps` takes is one of batches, not of images, and each"
+    " update waits for as many.",
+    "optimizer = optax.MultiSteps(optimizer, every_k_schedule=batch_size_wanted // batch_size)",
+)
+
+
+def _advise_longer(seen: Observation) -> Advice:
+    """A schedule of the length of the training."""
+    whole, size = fact(seen, "steps of the whole training"), fact(seen, "step size")
+    length = f"{whole:.0f}" if math.isfinite(whole) else "num_epochs * batches_per_epoch"
+    return Advice(
+        "The steps run out while there is much left to learn. Look for a schedule that is given in epochs what it"
+        " counts in updates.",
+        f"optax.cosine_decay_schedule({f'{size:.3g}' if size > 0 else 'step_size'}, decay_steps={length})",
+    )
+
+
 def _advise_larger(seen: Observation) -> Advice:
     """Larger steps, and where the factor may hide."""
-    if _gathering(seen):
-        return Advice(
-            "Gather gradients over fewer batches: the number that `MultiSteps` takes is one of batches, not of images,"
-            " and each update waits for as many.",
-            "optimizer = optax.MultiSteps(optimizer, every_k_schedule=batch_size_wanted // batch_size)",
-        )
-    if _ending(seen):
-        whole = fact(seen, "steps of the whole training")
-        size = fact(seen, "step size")
-        length = f"{whole:.0f}" if math.isfinite(whole) else "num_epochs * batches_per_epoch"
-        return Advice(
-            "The steps run out while there is much left to learn. Look for a schedule that is given in epochs what it"
-            " counts in updates.",
-            f"optax.cosine_decay_schedule({f'{size:.3g}' if size > 0 else 'step_size'}, decay_steps={length})",
-        )
     decades = _missing_decades(seen)
     much = f", 10^{decades} times these" if decades > 0 else ""
     return Advice(
@@ -352,9 +371,11 @@ CAUSES = (
         "updates-too-small",
         "the steps are too small",
         "optimisation",
-        _too_small,
-        _larger,
-        _advise_larger,
+        *first_of(
+            Way(_gathering, _update_often, lambda _: FEWER_BATCHES),
+            Way(_ending, _go_on, _advise_longer),
+            Way(_creeping, _larger, _advise_larger),
+        ),
         "The network stays where it was drawn: an untrained network predicts one class for nearly everything.",
         ("Bengio, Practical recommendations for gradient-based training of deep architectures, 2012, section 2.1.1",),
         look_alikes=(

@@ -59,8 +59,7 @@ def first_of(*ways: Way) -> Way:
 
     def evidence(seen: Observation) -> Evidence | None:
         """What speaks for it."""
-        way = chosen(seen)
-        return way and way.evidence(seen)
+        return next(filter(None, (way.evidence(seen) for way in ways)), None)
 
     def remedies(seen: Observation) -> tuple[Remedy, ...]:
         """What mends it."""

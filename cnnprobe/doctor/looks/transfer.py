@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cnnprobe.doctor.bench import Bench
+from cnnprobe.doctor.looks.layout import FEW_CHANNELS
 from cnnprobe.probes.features import random_features
 from cnnprobe.probes.inputs import ridge_readings, ridge_smoother
 from cnnprobe.types import Images
 
-CHANNELS = (1, 3, 4)  # of images that are stored with that axis first
 GAP = 0.1  # of accuracy between training and validation images, below which nothing is to be explained
 LOST_Z = 3.0  # standard errors of accuracy lost across the splits, below which no other way to read them is tried
 TINY = 1e-30
@@ -27,7 +27,7 @@ class Recall(NamedTuple):
 def ways(bench: Bench) -> Mapping[str, Callable[[Images], Images]]:
     """How programs that read images twice read them differently: the undoing of each, by name."""
     shape = bench.train.images.shape
-    channels = 1 if shape[1] in CHANNELS and shape[-1] not in CHANNELS else 3
+    channels = 1 if shape[1] in FEW_CHANNELS and shape[-1] not in FEW_CHANNELS else 3
     rows, columns = (axis for axis in (1, 2, 3) if axis != channels)
     total = float(np.min(bench.train.images)) + float(np.max(bench.train.images))
     found = {
