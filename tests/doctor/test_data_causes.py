@@ -178,6 +178,7 @@ def test_loader_that_breaks_the_pairs_is_mended_by_the_stored_ones(healthy):
 def test_what_preprocess_hides_is_shown_by_a_network_that_learns_nothing(reached, stored, is_shown, healthy):
     facts = {"pixel neighbours z": 0.1, "random features z": -0.4, "validation accuracy": reached}
     facts |= {"stored random features z": stored, "stored random features accuracy": 0.4}
+    facts["stored pixel neighbours z"] = 0.0
     problem = healthy.bench.problem._replace(preprocess=lambda images: 0 * images)
     seen = healthy._replace(facts={**healthy.facts, **facts}, bench=healthy.bench._replace(problem=problem))
     assert BY_ID["inputs-blank-or-corrupt"].shows_harm(seen) is is_shown

@@ -418,7 +418,12 @@ def test_advice_on_statistics_says_what_keeps_them_from_arriving(case, healthy):
 
 @pytest.mark.parametrize(("made", "named"), [(141.0, False), (180.0, True)])
 def test_statistics_are_not_blamed_for_a_run_that_the_clock_cut(made, named, healthy):
-    facts = {"steps_of_the_whole_training": 180.0, "number_of_steps": made, "statistics_momentum": 0.9}
+    facts = {
+        "steps_of_the_whole_training": 180.0,
+        "number_of_steps": made,
+        "statistics_momentum": 0.9,
+        "settling_passes": 0,
+    }
     seen = evidence("batch-statistics-mismatch", healthy, batch_minus_running_statistics_accuracy=0.3, **facts)
     assert (seen is not None) == named
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from cnnprobe.doctor.bands import _bands
 from cnnprobe.doctor.causes import CAUSES
 from cnnprobe.types import LayerRow
+from experiments.calibrate import PLACES
 from site_pages.examples import healthy_observation
 
 FACTS = sorted(set(_bands()) | {name for facts in SICK_FACTS.values() for name in facts})
@@ -33,6 +34,7 @@ ALWAYS = {  # what is named wherever the fact beside it was measured
     "classes missing from validation": "3",
     "idle dense layers": "Dense_0",
     "symmetric layer": "Dense_0",
+    "classes numbered otherwise": "1 for 2",
     "image shape": "8x8x1",
     "output shape": "10",
 }
@@ -48,7 +50,8 @@ ROWS = tuple(LayerRow(name, "dense", "sigmoid", 0.1, 0.5, 1.0, 1e-4, 1e-4, -3.0)
 def test_evidence_is_a_share_and_says_numbers(facts, names, is_middle):
     healthy = healthy_observation()
     middle = healthy.facts if is_middle else {}
-    seen = healthy._replace(facts={**middle, **facts}, names=ALWAYS | names, layers=ROWS)
+    places = dict.fromkeys(PLACES, 1.0)  # whole numbers: of a table, and of an image
+    seen = healthy._replace(facts={**middle, **facts, **places}, names=ALWAYS | names, layers=ROWS)
     for cause in CAUSES:
         evidence = cause.evidence(seen)
         if evidence is not None:

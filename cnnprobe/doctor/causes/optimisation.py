@@ -167,7 +167,7 @@ def _advise_smaller(_: Observation) -> Advice:
 def _gathering(seen: Observation) -> Evidence | None:
     """Gradients gathered over so many batches that the whole training makes a few updates."""
     updates, steps = fact(seen, "number of updates"), fact(seen, "number of steps")
-    batches = steps / updates if updates > 0 else math.nan
+    batches = steps / updates if 0 < updates <= steps else math.nan
     strength = NOT_DECISIVE * graded_log(fact(seen, "steps of the whole training") / batches, *FEW_UPDATES)
     is_over = fact(seen, "training accuracy") > FITTED or fact(seen, "last update") < steps / 2
     if not strength or is_over or not batches >= MANY_BATCHES:

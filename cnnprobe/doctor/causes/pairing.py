@@ -1,7 +1,7 @@
 """Labels of other images: always the same ones, or others in each pass over the data."""
 
 from cnnprobe.data.sampling import num_examples
-from cnnprobe.doctor.causes.record import Advice, Cause, graded, readings
+from cnnprobe.doctor.causes.record import Advice, Cause, Way, first_of, graded, readings
 from cnnprobe.doctor.looks.displaced import AS_STORED, FIRST, IN_ORDER, MENDED, ORDERS, Displaced, Z, places_of_labels
 from cnnprobe.doctor.looks.passes import FEWEST_FOR_PAIRING, PAIRED_Z, TOLD_Z, UNSURE_Z
 from cnnprobe.doctor.observation import Observation, fact, pairing_z
@@ -49,11 +49,6 @@ def _advise(seen: Observation) -> Advice:
     return Advice(text, "order = rng.permutation(len(images)); images, labels = images[order], labels[order]")
 
 
-def _of_others(seen: Observation) -> Evidence | None:
-    """Labels that fit in another order, or in none."""
-    return _displaced(seen) or _unrelated(seen)
-
-
 def _displaced(seen: Observation, *, of: str = "") -> Evidence | None:
     """Labels that belong to images some places away; `of=", validation"`: in validation, in the order of training."""
     stored, told = fact(seen, AS_STORED + of), fact(seen, IN_ORDER + of)
@@ -99,28 +94,34 @@ def _is_loaders_doing(seen: Observation) -> bool:
     return dealt_anew_share(seen) > MOVED or by_images
 
 
-def _pair_anew(seen: Observation) -> tuple[Remedy, ...]:
-    """Labels from where they stand; the stored pairs, where those alone are sound."""
-    if _displaced(seen):
-        train, valid = seen.bench.problem.train, seen.bench.problem.valid
-        places = places_of_labels(_moved(seen), num_examples(train))
-        if valid is None or _displaced(seen, of=IN_VALID) is None:
-            return (take_labels_from(places),)
-        return (take_labels_from(places, places_of_labels(_moved(seen, of=IN_VALID), num_examples(valid))),)
+def _look_up(seen: Observation) -> tuple[Remedy, ...]:
+    """Labels from where they stand."""
+    train, valid = seen.bench.problem.train, seen.bench.problem.valid
+    places = places_of_labels(_moved(seen), num_examples(train))
+    if valid is None or _displaced(seen, of=IN_VALID) is None:
+        return (take_labels_from(places),)
+    return (take_labels_from(places, places_of_labels(_moved(seen, of=IN_VALID), num_examples(valid))),)
+
+
+def _advise_look_up(seen: Observation) -> Advice:
+    """Names, not places."""
+    moved = _moved(seen)
+    return Advice(
+        f"Look at the images around number {moved.first} beside their labels: a header or a file that was skipped"
+        " on one side alone, or two listings in different orders, leave each with another's: its own is the one"
+        f" {ORDERS[moved.order][0]}. Keep names with images, and look each label up by name.",
+        "labels = [label_of[path.name] for path in paths]  # of the very paths that were read as images",
+    )
+
+
+def _pair_as_stored(seen: Observation) -> tuple[Remedy, ...]:
+    """The stored pairs, where those are sound."""
     return (train_as_stored,) if pairing_z(seen, of="stored ") > TOLD_Z else ()
 
 
-def _advise_unrelated(seen: Observation) -> Advice:
+def _advise_pair(seen: Observation) -> Advice:
     """Where the pairing usually breaks."""
-    if _displaced(seen):
-        moved = _moved(seen)
-        return Advice(
-            f"Look at the images around number {moved.first} beside their labels: a header or a file that was skipped"
-            " on one side alone, or two listings in different orders, leave each with another's: its own is the one"
-            f" {ORDERS[moved.order][0]}. Keep names with images, and look each label up by name.",
-            "labels = [label_of[path.name] for path in paths]  # of the very paths that were read as images",
-        )
-    where = " The stored pairs are sound: it is the loader that breaks them." if _pair_anew(seen) else ""
+    where = " The stored pairs are sound: it is the loader that breaks them." if _pair_as_stored(seen) else ""
     return Advice(
         "Look at twenty images beside their labels. Images and labels were probably shuffled, sorted or filtered"
         f" apart; permute both with the same indices.{where}",
@@ -133,9 +134,10 @@ CAUSES = (
         "labels-unrelated-to-images",
         "the labels do not belong to these images",
         "labels",
-        _of_others,
-        _pair_anew,
-        _advise_unrelated,
+        *first_of(
+            Way(_displaced, _look_up, _advise_look_up),
+            Way(_unrelated, _pair_as_stored, _advise_pair),
+        ),
         "A network can memorise random labels, and then its training loss falls, but nothing carries over to new"
         " images.",
         (

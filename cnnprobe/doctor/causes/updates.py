@@ -5,7 +5,18 @@ import math
 import numpy as np
 import optax
 
-from cnnprobe.doctor.causes.record import Advice, Cause, graded, graded_log, highest, lowest, readings, rising
+from cnnprobe.doctor.causes.record import (
+    Advice,
+    Cause,
+    Way,
+    first_of,
+    graded,
+    graded_log,
+    highest,
+    lowest,
+    readings,
+    rising,
+)
 from cnnprobe.doctor.looks.run import EDGE, HELD, frozen_leaves, held_kernels
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.progress import BASELINE, has_learnt, is_behind
@@ -38,9 +49,42 @@ def own_rule(seen: Observation) -> optax.GradientTransformation | None:
 # --- frozen ----------------------------------------------------------------------------------------------------------
 
 
-def _frozen(seen: Observation) -> Evidence | None:
-    """Parameters that no step has moved, though their layer's activations are alive; or weights that are none."""
-    return _unmoved(seen) or _held(seen)
+def _cut_off(seen: Observation) -> Evidence | None:
+    """Parameters that no step has moved, as no gradient reaches them though their layer's activations are alive."""
+    why = "their gradient is zero though their layers are active"
+    return _unmoved(seen, why) if _is_cut(seen) else None
+
+
+def _left_still(seen: Observation) -> Evidence | None:
+    """Parameters that no step has moved, though gradients reach them."""
+    return None if _is_cut(seen) else _unmoved(seen, "the optimizer does not move them")
+
+
+def _is_cut(seen: Observation) -> bool:
+    """Whether gradients are missing, and not only updates."""
+    return fact(seen, "cut gradient share") > 0
+
+
+def _unmoved(seen: Observation, why: str) -> Evidence | None:
+    """Parameters that no step has moved."""
+    share = fact(seen, "frozen parameter share")
+    few = fact(seen, "number of updates") == 1 or fact(seen, "initial dead unit share") > 0.95
+    if not share > highest("frozen parameter share") + 0.01 or few:
+        return None
+    sentence = f"{share:.0%} of the parameters never move ({seen.names.get('frozen', '')}): {why}."
+    is_still = fact(seen, "number of updates") == 0 and fact(seen, "number of steps") >= LONG_STILL
+    # What nothing moves cannot learn, while held features may be wanted.
+    strength = 1.0 if is_still or _starves(seen) else 0.8
+    return Evidence(sentence, readings(seen, "frozen parameter share", "cut gradient share"), strength)
+
+
+def _starves(seen: Observation) -> bool:
+    """Whether no gradient reaches most parameters, and the others get nowhere with what these make of the images.
+
+    A remedy may be out of reach then: in `x + stop_gradient(q(x)) - x` there is no gradient to restore. Where none
+    has a gradient, it is the loss that asks for nothing, or the outputs that cannot follow.
+    """
+    return MOST_CUT < fact(seen, "cut gradient share") < 1 and (is_behind(seen) or not has_learnt(seen))
 
 
 def _held(seen: Observation) -> Evidence | None:
@@ -59,66 +103,49 @@ def _held(seen: Observation) -> Evidence | None:
     return Evidence(sentence, readings(seen, HELD, EDGE, "validation accuracy", BASELINE), 0.8)
 
 
-def _unmoved(seen: Observation) -> Evidence | None:
-    """Parameters that no step has moved."""
-    share = fact(seen, "frozen parameter share")
-    few = fact(seen, "number of updates") == 1 or fact(seen, "initial dead unit share") > 0.95
-    if not share > highest("frozen parameter share") + 0.01 or few:
-        return None
-    which = seen.names.get("frozen", "")
-    why = (
-        "their gradient is zero though their layers are active" if _is_cut(seen) else "the optimizer does not move them"
-    )
-    sentence = f"{share:.0%} of the parameters never move ({which}): {why}."
-    is_still = fact(seen, "number of updates") == 0 and fact(seen, "number of steps") >= LONG_STILL
-    # What nothing moves cannot learn, while held features may be wanted.
-    strength = 1.0 if is_still or _starves(seen) else 0.8
-    return Evidence(sentence, readings(seen, "frozen parameter share", "cut gradient share"), strength)
+def _restore(_: Observation) -> tuple[Remedy, ...]:
+    """Gradients through every `stop_gradient`."""
+    return (restore_gradients,)
 
 
-def _starves(seen: Observation) -> bool:
-    """Whether no gradient reaches most parameters, and the others get nowhere with what these make of the images.
-
-    A remedy may be out of reach then: in `x + stop_gradient(q(x)) - x` there is no gradient to restore. Where none
-    has a gradient, it is the loss that asks for nothing, or the outputs that cannot follow.
-    """
-    return MOST_CUT < fact(seen, "cut gradient share") < 1 and (is_behind(seen) or not has_learnt(seen))
-
-
-def _is_cut(seen: Observation) -> bool:
-    """Whether gradients are missing, and not only updates."""
-    return fact(seen, "cut gradient share") > 0
-
-
-def _thaw(seen: Observation) -> tuple[Remedy, ...]:
-    """Gradients through every `stop_gradient`; or updates of the user's own rule for what is held, then of Adam's."""
-    if seen.run is not None and _unmoved(seen) is None:
-        kernels = held_kernels(seen.run.first[1], seen.run.last[1])
-        return (train_stored(tuple(kernels), own_rule(seen) or REFERENCE),)
-    if _is_cut(seen):
-        return (restore_gradients,)
-    held = () if seen.run is None else tuple(bool(still) for still in frozen_leaves(seen.run))
-    own = (train_held(held, own_rule(seen) or REFERENCE),) if held and not all(held) else ()
+def _move(seen: Observation) -> tuple[Remedy, ...]:
+    """Updates of the user's own rule for what is left still, then of Adam's for all."""
+    still = () if seen.run is None else tuple(bool(leaf) for leaf in frozen_leaves(seen.run))
+    own = (train_held(still, own_rule(seen) or REFERENCE),) if still and not all(still) else ()
     return (*own, replace_optimizer(REFERENCE))
 
 
-def _advise_thaw(seen: Observation) -> Advice:
-    """What holds them."""
-    if _unmoved(seen) is None:
-        return Advice(
-            "Train the held layers too, or load weights into them that were trained before: as they are, features are"
-            " random.",
-            "backbone.trainable = True  # then compile again",
-        )
-    if _is_cut(seen):
-        return Advice(
-            f"Find the stop_gradient between {seen.names.get('frozen', 'these layers')} and the loss. Where it rounds"
-            " or takes a sign, all that is not to be differentiated belongs inside, its own input too.",
-            "x + jax.lax.stop_gradient(jnp.sign(x) - x)  # not x + stop_gradient(jnp.sign(x)) - x",
-        )
+def _train_too(seen: Observation) -> tuple[Remedy, ...]:
+    """Updates of the user's own rule for weights that are no parameters."""
+    if seen.run is None:
+        return ()
+    kernels = held_kernels(seen.run.first[1], seen.run.last[1])
+    return (train_stored(tuple(kernels), own_rule(seen) or REFERENCE),)
+
+
+def _advise_restore(seen: Observation) -> Advice:
+    """Where gradients end."""
+    return Advice(
+        f"Find the stop_gradient between {seen.names.get('frozen', 'these layers')} and the loss. Where it rounds"
+        " or takes a sign, all that is not to be differentiated belongs inside, its own input too.",
+        "x + jax.lax.stop_gradient(jnp.sign(x) - x)  # not x + stop_gradient(jnp.sign(x)) - x",
+    )
+
+
+def _advise_move(_: Observation) -> Advice:
+    """What may keep the optimizer from them."""
     return Advice(
         "Give the optimizer every parameter: look for optax.masked, set_to_zero or a schedule at zero.",
         "optimizer = optax.adam(1e-3)  # not chained with optax.masked(optax.set_to_zero(), ...)",
+    )
+
+
+def _advise_train_too(_: Observation) -> Advice:
+    """Trained before, or now."""
+    return Advice(
+        "Train the held layers too, or load weights into them that were trained before: as they are, features are"
+        " random.",
+        "backbone.trainable = True  # then compile again",
     )
 
 
@@ -259,9 +286,11 @@ CAUSES = (
         "parameters-not-updated",
         "some parameters never move",
         "optimisation",
-        _frozen,
-        _thaw,
-        _advise_thaw,
+        *first_of(
+            Way(_cut_off, _restore, _advise_restore),
+            Way(_left_still, _move, _advise_move),
+            Way(_held, _train_too, _advise_train_too),
+        ),
         "Layers that stay as they were drawn give random features; only what comes after them can learn.",
         ("Yosinski, Clune, Bengio & Lipson, How transferable are features in deep neural networks?, NIPS 2014",),
         shows_harm=_starves,
