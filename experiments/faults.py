@@ -312,6 +312,7 @@ EXPECTED: dict[str, str] = {  # the cause that each fault is
     "signs_cut_off": "parameters-not-updated",
     "class_without_unit": "output-units-not-classes",
     "norm_of_zeros": "non-finite-loss",
+    "parameters_in_float16": "non-finite-loss",
     "softmax_over_batch": "softmax-over-wrong-axis",
     "labels_broadcast": "loss-broadcast-bug",
     "squared_error": "wrong-loss-family",

@@ -16,6 +16,7 @@ from cnnprobe.data.augment import compose, mixup_batches, random_flip, random_sh
 from cnnprobe.data.sampling import num_examples, take
 from cnnprobe.models.networks import baseline_cnn, residual_cnn, small_cnn
 from cnnprobe.types import Dataset, Problem, Remedy
+from experiments.networks import mixed_cnn
 
 Logits = Float[Array, "batch classes"]
 Ids = Int[Array, " batch"]
@@ -47,6 +48,11 @@ def _optimizer(optimizer: optax.GradientTransformation) -> Remedy:
 def _model(build: Callable) -> Remedy:
     """Another network, given the number of classes."""
     return lambda problem: problem._replace(model=build(_num(problem)))
+
+
+def early_stop(problem: Problem) -> Problem:
+    """Half of the epochs."""
+    return problem._replace(num_epochs=problem.num_epochs // 2)
 
 
 def few_images(problem: Problem) -> Problem:
@@ -183,7 +189,9 @@ HEALTHY: dict[str, Remedy] = {
     "dropout": _model(lambda k: small_cnn(k, dropout_rate=0.5)),
     "tanh": _model(lambda k: small_cnn(k, activation=jnp.tanh)),
     "leaky relu": _model(lambda k: small_cnn(k, activation=jax.nn.leaky_relu)),
+    "mixed precision": _model(mixed_cnn),
     "gelu": _model(lambda k: small_cnn(k, activation=jax.nn.gelu)),
+    "early stop": early_stop,
     "few images": few_images,
     "noisy labels": noisy_labels,
     "three to one": three_to_one,

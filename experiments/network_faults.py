@@ -208,6 +208,26 @@ def norm_of_zeros(problem: Problem) -> Problem:
     )
 
 
+def parameters_in_float16(problem: Problem) -> Problem:
+    """Parameters in float16, and so the averages of Adam, whose epsilon is zero there; all else is float32."""
+    init, apply = problem.model
+
+    def cast(params: Params, dtype: Any) -> Params:
+        """All arrays in one precision."""
+        return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
+    def init_half(key: Key, images: Images) -> tuple[Params, State]:
+        """The same start in fewer bits."""
+        params, state = init(key, images)
+        return cast(params, jnp.float16), state
+
+    def apply_whole(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Any, State]:
+        """The user's model in float32."""
+        return apply(cast(params, jnp.float32), state, images, key=key, train=train)
+
+    return problem._replace(model=Model(init_half, apply_whole))
+
+
 def biases_below_zero(problem: Problem) -> Problem:
     """Biases that start so low that no ReLU is ever on."""
     init, apply = problem.model
@@ -285,6 +305,7 @@ NETWORK_FAULTS: tuple[Remedy, ...] = (
     signs_cut_off,
     class_without_unit,
     norm_of_zeros,
+    parameters_in_float16,
     biases_below_zero,
     images_mixed,
     dropout_on_logits,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from flax import nnx
 from jaxtyping import Array
@@ -28,6 +29,21 @@ class LinenCNN(nn.Module):
             x = nn.max_pool(nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)), (2, 2), (2, 2))
         x = nn.relu(nn.Dense(96)(x.reshape(len(x), -1)))
         return nn.Dense(self.num_classes)(nn.Dropout(0.3, deterministic=not train)(x))
+
+
+class MixedCNN(nn.Module):
+    """Two convolutions and two dense layers that compute in bfloat16 what is kept in float32; logits in float32."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """Logits."""
+        del train  # nothing differs
+        for width in WIDTHS[:2]:
+            x = nn.max_pool(nn.relu(nn.Conv(width, (3, 3), dtype=jnp.bfloat16)(x)), (2, 2), (2, 2))
+        x = nn.relu(nn.Dense(64, dtype=jnp.bfloat16)(x.reshape(len(x), -1)))
+        return nn.Dense(self.num_classes, dtype=jnp.bfloat16)(x).astype(jnp.float32)
 
 
 class NnxBlock(nnx.Module):
@@ -61,6 +77,11 @@ class NnxCNN(nnx.Module):
 def linen_cnn(num_classes: int) -> Model:
     """`LinenCNN` as a model."""
     return from_linen(LinenCNN(num_classes))
+
+
+def mixed_cnn(num_classes: int) -> Model:
+    """`MixedCNN` as a model."""
+    return from_linen(MixedCNN(num_classes))
 
 
 def nnx_cnn(num_classes: int) -> Model:

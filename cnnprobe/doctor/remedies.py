@@ -5,6 +5,7 @@ Each factory takes what was measured and returns a `Remedy`, so that the user ca
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -127,6 +128,39 @@ def scale_updates(factor: float) -> Remedy:
 def replace_optimizer(optimizer: optax.GradientTransformation) -> Remedy:
     """Trains every parameter with `optimizer`."""
     return lambda problem: problem._replace(optimizer=optimizer)
+
+
+class Master(NamedTuple):
+    """The state of `update_in_float32`."""
+
+    params: Params  # what the model's own are rounded from
+    inner: Any  # of the user's optimizer
+
+
+def update_in_float32(problem: Problem) -> Problem:
+    """Updates a copy of the parameters in float32; the model gets it rounded to its own type.
+
+    References:
+      Micikevicius et al., Mixed precision training, ICLR 2018, section 3.1.
+    """
+    own = optax.with_extra_args_support(problem.optimizer)
+
+    def init(params: Params) -> Master:
+        """The copy, and the state of the user's optimizer for it."""
+        return Master(_in_float32(params), own.init(_in_float32(params)))
+
+    def update(grads: Params, state: Master, params: Params, **extra: Any) -> tuple[Params, Master]:
+        """From what is rounded now to the next copy, which adding it to the parameters rounds."""
+        updates, inner = own.update(_in_float32(grads), state.inner, state.params, **extra)
+        copy = optax.apply_updates(state.params, updates)
+        return jax.tree.map(jnp.subtract, copy, _in_float32(params)), Master(copy, inner)
+
+    return problem._replace(optimizer=optax.GradientTransformationExtraArgs(init, update))
+
+
+def _in_float32(tree: Params) -> Params:
+    """Real numbers in single precision."""
+    return jax.tree.map(lambda x: x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
 
 # --- model ---------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Screening: each remedy once from the first seed, upstream first."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from cnnprobe.checks import NO_TIME
 from cnnprobe.doctor.harm import ENOUGH, LARGE, gain_of
@@ -16,13 +16,13 @@ def screen(
     """What `attempt` makes of the suspects; and what the clock or an error left out.
 
     A remedy that brings the network to what fixed random features reach on the same data explains what stands further
-    down the chain of effects: none of that is run.
+    down the chain of effects, and what is known to be its cause's result: none of that is run.
     """
     tried: list[Tried] = []
     untried: list[str] = []
-    for item in sorted(suspects, key=depth):
-        if any(depth(done.suspect) < depth(item) and _solves(seen, done) for done in tried):
-            break
+    for item in _causes_first(tuple(suspects)):
+        if any(_solves(seen, done) and _accounts_for(done.suspect, item) for done in tried):
+            continue
         if not plan.has_time():
             untried.append(f"the remedy of {item.cause.id}: {NO_TIME}")
             continue
@@ -37,6 +37,17 @@ def screen(
             gain = 100 * tried[-1].gain
             plan.tell(f"found: {item.cause.title}; its remedy gains {gain:.0f} points from the first seed")
     return tried, untried
+
+
+def _causes_first(suspects: Sequence[Suspect]) -> list[Suspect]:
+    """Down the chain of effects; what another suspect explains comes behind the others of its stage."""
+    explained = {name for item in suspects for name in item.cause.explains}
+    return sorted(suspects, key=lambda item: (depth(item), item.cause.id in explained))
+
+
+def _accounts_for(done: Suspect, item: Suspect) -> bool:
+    """Whether the one would bring about what speaks for the other."""
+    return depth(done) < depth(item) or item.cause.id in done.cause.explains
 
 
 def _solves(seen: Observation, done: Tried) -> bool:

@@ -10,6 +10,7 @@ from cnnprobe.doctor.bands import healthy_band
 from cnnprobe.doctor.causes import CAUSES
 from cnnprobe.doctor.causes.record import STAGES, graded, graded_log
 from cnnprobe.doctor.harm import DECISIVE
+from cnnprobe.doctor.remedies import update_in_float32
 from cnnprobe.types import LayerRow
 
 BY_ID = {cause.id: cause for cause in CAUSES}
@@ -116,6 +117,16 @@ def test_advice_has_the_users_numbers(cause_id, healthy):
     advice = BY_ID[cause_id].advice(sick(healthy, cause_id))
     assert advice.text
     assert "nan" not in advice.text
+
+
+def test_parameters_in_float16_are_updated_in_float32(healthy):
+    seen, cause = sick(healthy, "non-finite-loss"), BY_ID["non-finite-loss"]
+    half = seen._replace(facts={**seen.facts, "float16 parameter share": 1.0})
+    assert update_in_float32 not in cause.remedies(seen)
+    assert cause.remedies(half)[0] is update_in_float32
+    assert "100% of the parameters are float16" in cause.evidence(half).sentence
+    assert "param_dtype" in cause.advice(half).snippet
+    assert "param_dtype" not in cause.advice(seen).snippet
 
 
 def test_parameters_that_climb_alone_are_named(healthy):

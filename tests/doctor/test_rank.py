@@ -137,6 +137,19 @@ def test_what_a_cause_explains_is_not_first_though_substitution_says_so(plan, he
     assert severities(plan, healthy, telling, late) == [("loss", "cause")]
 
 
+@pytest.mark.parametrize(
+    ("percent", "explains", "tried"),
+    [(95, ("step",), ["sign"]), (95, (), ["step", "sign"]), (35, ("step",), ["sign", "step"])],
+)
+def test_what_a_cause_explains_is_not_run_where_its_remedy_leaves_nothing_to_explain(
+    percent, explains, tried, plan, healthy
+):
+    sign = suspect("sign", "optimisation", percent, strength=0.8)
+    sign = sign._replace(cause=sign.cause._replace(explains=explains))
+    both = suspect("step", "optimisation", 80), sign
+    assert [item.suspect.cause.id for item in rank._screen(low(plan), healthy, both)[0]] == tried
+
+
 @pytest.mark.parametrize(("strength", "first"), [(1.0, "loss"), (0.8, "step")])
 def test_evidence_that_speaks_for_itself_explains_what_gains_more(strength, first, plan, healthy):
     summed, late = suspect("loss", "loss", 20, strength=strength), suspect("step", "optimisation", 80)

@@ -93,6 +93,42 @@ def test_scaled_updates(problem):
     assert updates.tolist() == [0.5, 0.5]
 
 
+def trained(optimizer, params, num_steps=20):
+    """Parameters after some steps whose gradients are the parameters, and what the last of them are rounded from."""
+    state = optimizer.init(params)
+    for _ in range(num_steps):
+        updates, state = optimizer.update(jax.tree.map(lambda x: x / 1000, params), state, params)
+        params = optax.apply_updates(params, updates)
+    return params, state
+
+
+def test_updates_in_float32_are_the_users_own_where_parameters_are(problem):
+    own = optax.adam(1e-2)
+    mended = remedies.update_in_float32(problem._replace(optimizer=own)).optimizer
+    params = {"kernel": jnp.linspace(-1, 1, 7), "steps": jnp.arange(3)}
+    one, other = (trained(optimizer, {"kernel": params["kernel"]})[0] for optimizer in (own, mended))
+    np.testing.assert_allclose(one["kernel"], other["kernel"], rtol=1e-5)
+    assert mended.init(params).params["steps"].dtype == jnp.int32
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_updates_in_float32_leave_rounded_parameters_of_their_own_type(dtype, problem):
+    mended = remedies.update_in_float32(problem._replace(optimizer=optax.adam(1e-4))).optimizer
+    start = {"kernel": jnp.linspace(0.1, 1, 7)}
+    params, (copy, _) = trained(mended, jax.tree.map(lambda x: x.astype(dtype), start))
+    assert params["kernel"].dtype == dtype
+    np.testing.assert_array_equal(params["kernel"], copy["kernel"].astype(dtype))
+    expected = trained(optax.adam(1e-4), start)[0]
+    np.testing.assert_allclose(copy["kernel"], expected["kernel"], atol=4e-3)  # the start is rounded
+
+
+def test_adam_divides_by_zero_in_float16_and_not_in_float32(problem):
+    params, own = {"kernel": jnp.full(3, 0.1, jnp.float16)}, optax.adam(1e-3)
+    mended = remedies.update_in_float32(problem._replace(optimizer=own)).optimizer
+    assert not np.isfinite(trained(own, params)[0]["kernel"]).any()
+    np.testing.assert_allclose(trained(mended, params)[0]["kernel"], 0.08, rtol=1e-2)
+
+
 def test_redrawn_kernels_are_he_normal_and_biases_stay(problem):
     params, _ = remedies.redraw_parameters(problem).model.init(KEY, problem.train.images)
     kernel = params["dense1"]["kernel"]

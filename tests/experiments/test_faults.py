@@ -206,6 +206,13 @@ def test_a_trunk_in_the_state_gives_the_same_outputs(problem):
     np.testing.assert_array_equal(one, other)
 
 
+def test_parameters_in_float16_break_adam_in_the_first_step(problem):
+    loss, _, grads, updates = first_step(plant(problem, "parameters_in_float16"))
+    assert np.isfinite(loss)
+    assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {np.dtype(np.float16)}
+    assert any(not np.isfinite(leaf).all() for leaf in jax.tree.leaves(updates))
+
+
 def test_a_penalty_on_lengths_has_no_gradient_at_zero(problem):
     loss, _, grads, _ = first_step(plant(problem, "norm_of_zeros"))
     assert np.isfinite(loss)

@@ -27,6 +27,7 @@ from cnnprobe.doctor.remedies import (
     negate_loss,
     replace_optimizer,
     scale_updates,
+    update_in_float32,
     use_cross_entropy,
 )
 from cnnprobe.doctor.remedies_network import train_held
@@ -36,6 +37,7 @@ FEWEST_LOST = 3  # NaN steps at the end of a run, from which none is expected to
 FEWEST_UPDATES = 3  # before the steps can be said to end: gradients may be gathered over many steps
 FEW_UPDATES = 100.0, 25.0  # of a whole training, in which healthy networks have learnt little
 MANY_BATCHES = 8  # an update, from which gradients are gathered on purpose or by mistake
+HALF = "float16 parameter share"
 LATE = "log10 of late over early step"
 MOST_PATIENCE = 1.0  # decades by which a long training excuses small steps
 REFERENCE = replace_optimizer(ADAM)
@@ -309,6 +311,18 @@ def _not_finite(seen: Observation) -> Evidence | None:
     return Evidence(sentence, readings(seen, "non finite loss share", "first non finite step"), strength)
 
 
+def _not_finite_in_float16(seen: Observation) -> Evidence | None:
+    """The same of parameters in float16, whose optimizer divides by what is zero in so few bits."""
+    share, found = fact(seen, HALF), _not_finite(seen)
+    if found is None or not share > 0:
+        return None
+    sentence = (
+        f"{found.sentence} {share:.0%} of the parameters are float16: squares of gradients below 2e-4 are zero there,"
+        " as is an epsilon of 1e-8."
+    )
+    return Evidence(sentence, (*found.readings, *readings(seen, HALF)), found.strength)
+
+
 def _stays_non_finite(seen: Observation) -> bool:
     """Whether no step after the first such loss was finite again, and it was not one of the last few."""
     num_steps = fact(seen, "number of steps")
@@ -319,6 +333,17 @@ def _stays_non_finite(seen: Observation) -> bool:
 def _finite_loss(seen: Observation) -> tuple[Remedy, ...]:
     """The fused loss, where the user's own is not finite even for constructed logits."""
     return (use_cross_entropy,) if fact(seen, "loss num nonfinite") > 0 else ()
+
+
+def _finite_updates(seen: Observation) -> tuple[Remedy, ...]:
+    """Updates in float32 first."""
+    return (update_in_float32, *_finite_loss(seen))
+
+
+PARAMETERS_IN_FLOAT32 = Advice(
+    "Keep the parameters in float32, and compute in float16 what is large: the optimizer's averages need the range.",
+    "nn.Conv(features, (3, 3), dtype=jnp.float16, param_dtype=jnp.float32)",
+)
 
 
 def _advise_finite(_: Observation) -> Advice:
@@ -389,12 +414,14 @@ CAUSES = (
         "non-finite-loss",
         "the loss is not a number",
         "optimisation",
-        _not_finite,
-        _finite_loss,
-        _advise_finite,
+        *first_of(
+            Way(_not_finite_in_float16, _finite_updates, lambda _: PARAMETERS_IN_FLOAT32),
+            Way(_not_finite, _finite_loss, _advise_finite),
+        ),
         "One NaN in a gradient makes every parameter NaN in the next step, and nothing brings it back.",
         ("Goldberg, What every computer scientist should know about floating-point arithmetic, 1991",),
         shows_harm=_stays_non_finite,
+        explains=("learning-rate-too-high", "updates-too-small"),
         look_alikes=(
             "`learning-rate-too-high` ends in NaN too, after a finite loss that jumps and parameters that grow. Here"
             " the loss is not finite for constructed scores that are surely wrong, or the images hold NaN"

@@ -69,6 +69,11 @@ def _kernels(run: Run) -> np.ndarray:
     return np.asarray([np.ndim(leaf) >= 2 for leaf in jax.tree.leaves(run.first[0])])
 
 
+def _float16_leaves(run: Run) -> Bool[np.ndarray, " leaves"]:
+    """Parameters whose numbers end at 6e-8 and 65504; those of bfloat16 reach as far as those of float32."""
+    return np.asarray([leaf.dtype == np.float16 for leaf in jax.tree.leaves(run.first[0])], bool)
+
+
 def look_at_updates(run: Run) -> dict[str, float]:
     """Size, direction and reach of the updates."""
     sizes = np.asarray(run.leaf_sizes, np.float64)
@@ -87,6 +92,7 @@ def look_at_updates(run: Run) -> dict[str, float]:
         "uphill parameter share": float(sizes[climbs].sum() / sizes.sum()),
         "update cosine of the others": _median_cosine(run, ~climbs),
         "cut gradient share": float(sizes[cut].sum() / sizes.sum()),
+        "float16 parameter share": float(sizes[_float16_leaves(run)].sum() / sizes.sum()),
         "number of updates": float(np.sum(update.sum(axis=1) > 0)),
         "last update": float(np.max(np.flatnonzero(update.sum(axis=1) > 0), initial=-1)) + 1.0,
         "log10 of late over early step": _late_over_early(np.sqrt(update.sum(axis=1)), np.sqrt(grad.sum(axis=1))),
