@@ -419,13 +419,16 @@ CAUSES = (
             Way(_not_finite, _finite_loss, _advise_finite),
         ),
         "One NaN in a gradient makes every parameter NaN in the next step, and nothing brings it back.",
-        ("Goldberg, What every computer scientist should know about floating-point arithmetic, 1991",),
+        (
+            "Goldberg, What every computer scientist should know about floating-point arithmetic, 1991",
+            "Micikevicius et al., Mixed precision training, ICLR 2018",
+        ),
         shows_harm=_stays_non_finite,
         explains=("learning-rate-too-high", "updates-too-small"),
         look_alikes=(
             "`learning-rate-too-high` ends in NaN too, after a finite loss that jumps and parameters that grow. Here"
-            " the loss is not finite for constructed scores that are surely wrong, or the images hold NaN"
-            " (`inputs-blank-or-corrupt`)."
+            " the loss is not finite for constructed scores that are surely wrong, the optimizer keeps its averages in"
+            " float16, or the images hold NaN (`inputs-blank-or-corrupt`)."
         ),
     ),
 )
