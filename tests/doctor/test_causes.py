@@ -184,6 +184,18 @@ def test_a_signal_that_is_erased_behind_a_layer_is_said_to_be_lost_there(changed
     )
 
 
+@pytest.mark.parametrize(("felt", "cause_id"), [(0.0, "vanishing-signal"), (0.4, "dead-units")])
+def test_units_that_are_given_zeros_alone_are_not_to_blame_for_them(felt, cause_id, healthy):
+    conv = SIGMOID._replace(name="conv4", activation="relu", gradient_rms=0.0)
+    dense = conv._replace(name="dense1", dead_share=1.0, activation_std=felt)
+    head = SIGMOID._replace(name="head", activation="", gradient_rms=0.0)
+    facts = {"last unit likeness": 0.2, **ERASED, "initial dead unit share": 1.0, "dead unit share": 1.0}
+    seen = healthy._replace(facts={**healthy.facts, **facts}, layers=(conv, dense, head))
+    named = [cause for cause in ("vanishing-signal", "dead-units") if BY_ID[cause].evidence(seen)]
+    assert named == [cause_id]
+    assert "conv4 tells" in BY_ID[cause_id].evidence(seen).sentence or felt
+
+
 @pytest.mark.parametrize(("reached", "is_named"), [(0.0, True), (1e-7, True), (0.3, False)])
 def test_where_gradients_reach_the_layers_a_head_that_starts_at_zero_erases_nothing(reached, is_named, healthy):
     layers = (

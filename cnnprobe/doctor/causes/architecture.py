@@ -1,6 +1,7 @@
 """Faults of the network as it was drawn."""
 
 import functools
+import itertools
 import math
 
 import numpy as np
@@ -68,10 +69,16 @@ def _loud(seen: Observation) -> Evidence | None:
 
 def _is_erased(seen: Observation) -> bool:
     """Whether nothing of the images reaches the outputs, and no gradient the layers, though these are alive."""
-    dead = np.fmax(fact(seen, "initial dead unit share"), fact(seen, "dead unit share"))
-    is_dead = dead > 0.5 or fact(seen, "last unit likeness") > 0.99
+    is_dead = _is_switched_off(seen) or fact(seen, "last unit likeness") > 0.99
     is_moved = fact(seen, "number of updates") > 0
     return _starts_deaf(seen) and _is_deaf(seen) and is_moved and not is_dead and bool(_before_the_gap(seen))
+
+
+def _is_switched_off(seen: Observation) -> bool:
+    """Whether units are dead, and not for want of anything to feel: those of zeros alone are off, too."""
+    dead = np.fmax(fact(seen, "initial dead unit share"), fact(seen, "dead unit share"))
+    off = [row for row in seen.layers if row.dead_share > 0.5]
+    return dead > 0.5 and not (off and all(row.activation_std == 0 for row in off))
 
 
 def _is_deaf(seen: Observation) -> bool:
@@ -93,7 +100,8 @@ def _starts_deaf(seen: Observation) -> bool:
 def _before_the_gap(seen: Observation) -> str:
     """The last layer that tells images apart and that no gradient reaches but for rounding; empty without any."""
     most = max((row.gradient_rms for row in seen.layers), default=0.0)
-    unreached = [row for row in seen.layers if row.gradient_rms <= FADED * most and row.activation_std > 0]
+    varied = itertools.takewhile(lambda row: row.activation_std > 0, seen.layers)  # behind these only biases differ
+    unreached = [row for row in varied if row.gradient_rms <= FADED * most]
     return unreached[-1].name if unreached else ""
 
 
@@ -167,7 +175,7 @@ def _dead(seen: Observation) -> Evidence | None:
     strength = min(
         rising(min(first, last), max(0.9, highest("dead unit share")), 0.99), graded_log(felt, reach, 0.1 * reach)
     )
-    if not strength or _is_explained(seen):
+    if not strength or _is_explained(seen) or _is_erased(seen):
         return None
     worst = max(seen.layers, key=lambda row: np.nan_to_num(row.dead_share), default=None)
     sentence = (
