@@ -193,6 +193,45 @@ def test_sound_optimizers_remember(optimizer, tiny_bench, short_run, healthy):
     assert evidence("optimizer-state-not-carried", seen) is None
 
 
+SHRINKING = optax.exponential_decay(0.01, 100, 0.5)
+KEEPERS = {
+    "momentum of 1": (optax.chain(optax.trace(1.0), optax.scale(-0.01)), 1.0),
+    "with steps that shrink": (optax.chain(optax.trace(1.0), optax.scale_by_learning_rate(SHRINKING)), 1.0),
+    "momentum of .999": (optax.sgd(0.01, momentum=0.999), 0.999**256),
+    "momentum of .9": (optax.sgd(0.01, momentum=0.9), 0.0),
+    "adam": (optax.adam(1e-3), 0.0),
+    "adagrad": (optax.adagrad(1e-2), 0.0),
+    "decay": (optax.adamw(1e-3, weight_decay=0.1), 0.0),
+}
+
+
+@pytest.mark.parametrize("name", KEEPERS)
+def test_what_keeps_every_gradient_adds_them_up(name, tiny_bench, short_run, healthy):
+    optimizer, expected = KEEPERS[name]
+    facts, rule = asked(tiny_bench, short_run, optimizer)
+    assert facts["past gradients kept"] == pytest.approx(expected, abs=0.02)
+    cause = BY_ID["learning-rate-too-high"]
+    seen = healthy._replace(facts={**healthy.facts, **facts}, names={**healthy.names, "update rule": rule})
+    found = cause.evidence(seen)
+    assert (found is not None) == (expected == 1.0)
+    assert found is None or ("adds them" in found.sentence and "momentum=0.9" in cause.advice(seen).snippet)
+
+
+def add_noise():
+    """Steps that come whatever the gradients are, each another one."""
+
+    def update(grads, count, params=None):
+        key = jax.random.fold_in(jax.random.key(0), count[0])
+        return jax.tree.map(lambda g: g + jax.random.normal(key, g.shape), grads), count + 1
+
+    return optax.chain(optax.GradientTransformation(lambda params: jnp.zeros(1, int), update), optax.sgd(0.1))
+
+
+@pytest.mark.parametrize("optimizer", [optax.lion(1e-4), optax.contrib.schedule_free_sgd(0.1), add_noise()])
+def test_no_sound_optimizer_keeps_every_gradient(optimizer, tiny_bench, short_run):
+    assert not asked(tiny_bench, short_run, optimizer)[0]["past gradients kept"] > 0.9
+
+
 def test_lost_state_is_seen_and_carried_with_the_users_step_size(tiny_bench, short_run, healthy):
     lost = plant(tiny_bench.problem, "optimizer_state_lost").optimizer
     facts, rule = asked(tiny_bench, short_run, lost)

@@ -38,6 +38,7 @@ FEWEST_UPDATES = 3  # before the steps can be said to end: gradients may be gath
 FEW_UPDATES = 100.0, 25.0  # of a whole training, in which healthy networks have learnt little
 MANY_BATCHES = 8  # an update, from which gradients are gathered on purpose or by mistake
 HALF = "float16 parameter share"
+KEPT, ALL_KEPT = "past gradients kept", (0.9, 0.99)  # after 256 steps a momentum of .999 has three quarters left
 LATE = "log10 of late over early step"
 MOST_PATIENCE = 1.0  # decades by which a long training excuses small steps
 REFERENCE = replace_optimizer(ADAM)
@@ -153,6 +154,28 @@ def _what_overshoots(seen: Observation, *, is_broken: bool, is_high: bool) -> st
         clauses.append(f"at the end {zeros:.0%} of all gradient entries are exactly zero")
     sentence = "; ".join(clauses)
     return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _adding_up(seen: Observation) -> Evidence | None:
+    """An optimizer in which gradients stay, so that each step goes as far as all of them together."""
+    kept = fact(seen, KEPT)
+    strength = NOT_DECISIVE * graded(kept, *ALL_KEPT)
+    if not strength:
+        return None
+    sentence = (
+        f"Of what past gradients do to a step {kept:.0%} is left after 256 steps without any: the optimizer adds them"
+        " up and never forgets one."
+    )
+    return Evidence(sentence, readings(seen, KEPT, "step size", "log10 of update over parameter"), strength)
+
+
+def _advise_clearing(seen: Observation) -> Advice:
+    """A memory that fades."""
+    size = fact(seen, "step size")
+    return Advice(
+        "Clear what was gathered after each update, or let it fade: a momentum of 1 keeps every gradient for ever.",
+        f"optimizer = optax.sgd({f'{size:.3g}' if size > 0 else 'step_size'}, momentum=0.9)",
+    )
 
 
 def _advise_smaller(_: Observation) -> Advice:
@@ -376,9 +399,10 @@ CAUSES = (
         "learning-rate-too-high",
         "the steps are too large",
         "optimisation",
-        _overshooting,
-        lambda _: _steps(0.1, 0.01, 0.001),
-        _advise_smaller,
+        *first_of(
+            Way(_adding_up, _update_often, _advise_clearing),
+            Way(_overshooting, lambda _: _steps(0.1, 0.01, 0.001), _advise_smaller),
+        ),
         "Above twice the inverse of the largest curvature a step ends higher than it began. One such step can push"
         " every ReLU of a layer below zero for all images; then only the output bias still moves, and it follows the"
         " labels of the last batch.",
@@ -389,7 +413,8 @@ CAUSES = (
         look_alikes=(
             "`inputs-not-scaled` and `loss-summed-not-averaged` end the same way. There the scale of the inputs, or"
             " the loss of a repeated batch, is wrong before the first step; here both are right, and the loss jumps in"
-            " training. Neither large updates nor dead units alone are enough: healthy networks have both."
+            " training. Neither large updates nor dead units alone are enough: healthy networks have both. Gradients"
+            " that are never cleared add up to such steps; the optimizer is asked for steps without any."
         ),
     ),
     Cause(

@@ -19,6 +19,9 @@ ALIKE = 0.01  # relative distance from the median below which two steps are of o
 MOST = 0.9  # share of the parameters that makes a rule
 PARALLEL = 0.999  # cosine
 TOWARD = 0.5  # cosine of a decay with the way to zero; Adam makes signs of it when it is added to the gradient
+RESTS = (64, 256)  # steps without gradients: a momentum of .9 has forgotten all after the first, one of .99 by the last
+FORGOTTEN = 0.05  # of what one gradient does
+LARGEST = 2**21  # parameters, of which some hundred steps take no time
 TINY = 1e-30
 
 Step = Callable[[Params, Any, Params], tuple[Params, Any]]
@@ -108,6 +111,23 @@ def _on_host(leaf: AnyArray) -> np.ndarray:
     return np.asarray(jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
 
 
+def _kept(step: Step, opt_state: Any, grads: Params) -> float:
+    """Share of what past gradients do to a step that is still there after some hundred steps without any.
+
+    Each is held against what a fresh gradient does at that time, as step sizes may change. 0 where next to nothing is
+    left after the first few dozen; NaN where what comes without gradients is no memory, but noise.
+    """
+    nothing, left = jax.tree.map(np.zeros_like, grads), []
+    for num in RESTS:
+        for _ in range(num):
+            update, opt_state = step(nothing, opt_state, nothing)
+        past, fresh = (_flat(step(g, opt_state, nothing)[0]) for g in (nothing, grads))
+        left.append(np.linalg.norm(past) / max(np.linalg.norm(fresh - past), TINY))
+        if not left[-1] > FORGOTTEN:
+            return 0.0
+    return float(left[1] / left[0]) if _cosine(past, _flat(update)) > PARALLEL else float("nan")
+
+
 def _draws(run: Run) -> tuple[Params, Params]:
     """Two random gradients, each leaf as large as in the first steps of the run."""
     sums = np.asarray(run.leaves[:NUM_STEPS, ROWS.index("gradient")], np.float64).mean(axis=0)
@@ -135,7 +155,7 @@ def _step_share(run: Run, rate: float) -> float:
 
 
 def look_at_optimizer(bench: Bench, run: Run) -> tuple[dict[str, float], dict[str, str]]:
-    """The rule of a first step with its size, what the state remembers, and how fast parameters decay.
+    """The rule of a first step with its size, what the state remembers and keeps, and how fast parameters decay.
 
     A decay below zero makes them grow.
     """
@@ -154,10 +174,12 @@ def look_at_optimizer(bench: Bench, run: Run) -> tuple[dict[str, float], dict[st
     rule, size = _rule(asked)
     pull = _way(_cosine(-decay, weights))
     is_decay = pull != 0 and pull == _pull(step, opt_state, params)
+    may_keep = num_entries > 0 and weights.size <= LARGEST
     rate = float(-decay @ weights / max(weights @ weights, TINY)) if is_decay else 0.0
     return {
         "optimizer state numbers": float(num_entries),
         "optimizer memory": _memory(asked, num_entries),
+        "past gradients kept": _kept(step, asked.late_state, asked.grads) if may_keep else float("nan"),
         "sign update share": _sign_share(_flat(asked.late_still)),
         "step size": size,
         "decay a step": rate,
