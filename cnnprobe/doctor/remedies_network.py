@@ -244,6 +244,18 @@ def see_both_sides(problem: Problem) -> Problem:
 # --- dropout ---------------------------------------------------------------------------------------------------------
 
 
+def train_as_evaluated(problem: Problem) -> Problem:
+    """Trains in evaluation mode, in which the network draws nothing; for one that keeps no statistics."""
+    apply = problem.model.apply
+
+    def steady(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Outputs, State]:
+        """The user's model in one mode."""
+        del train
+        return apply(params, state, images, key=key, train=False)
+
+    return problem._replace(model=Model(problem.model.init, steady))
+
+
 def evaluate_without_dropout(problem: Problem) -> Problem:
     """Drops nothing in evaluation; training stays as it is."""
     apply = problem.model.apply

@@ -371,6 +371,55 @@ def test_misplaced_dropout_shows_and_its_remedy_takes_it_away(fault, fact, least
     assert modes_of(remedy(faulty), tiny_bench, short_run)[fact] == 0
 
 
+def noisy(problem, strength):
+    """Features that training adds noise to, and evaluation does not."""
+    init, apply = problem.model
+
+    def drowned(params, state, images, *, key, train):
+        outputs, state = apply(params, state, images, key=key, train=train)
+        return outputs + train * strength * jax.random.normal(key, outputs.shape), state
+
+    return problem._replace(model=Model(init, drowned))
+
+
+@pytest.mark.parametrize(("strength", "is_named"), [(0.0, False), (0.01, False), (10.0, True)])
+def test_noise_that_is_no_dropout_drowns_signals_too(strength, is_named, tiny_bench, short_run, healthy):
+    problem = noisy(tiny_bench.problem, strength)
+    facts = look_at_modes(tiny_bench._replace(problem=problem), short_run, has_dropout=False)
+    seen = healthy._replace(facts={**healthy.facts, "strongest dropout rate": 0.0, **facts}, run=short_run)
+    cause = BY_ID["dropout-too-strong"]
+    assert ("mask variance ratio" in facts) == (strength > 0)
+    assert (cause.evidence(seen) is not None) == is_named
+    if is_named:
+        (remedy,) = cause.remedies(seen)
+        mended = tiny_bench._replace(problem=remedy(problem))
+        assert look_at_modes(mended, short_run, has_dropout=False)["mode gap"] == 0
+        with_state = short_run._replace(last=(short_run.last[0], {"mean": np.zeros(3, np.float32)}))
+        assert cause.evidence(seen._replace(run=with_state)) is None
+
+
+def test_noise_that_training_has_silenced_is_read_before_it(tiny_bench, short_run):
+    model = tiny_bench.problem.model
+
+    def multiplied(params, state, images, *, key, train):
+        outputs, state = model.apply(params, state, images, key=key, train=train)
+        return outputs * (1 + train * jax.random.normal(key, outputs.shape)) + train, state
+
+    problem = tiny_bench.problem._replace(model=Model(model.init, multiplied))
+    silent = short_run._replace(last=jax.tree.map(np.zeros_like, short_run.last))
+    facts = look_at_modes(tiny_bench._replace(problem=problem), silent, has_dropout=False)
+    assert facts["mask variance ratio"] > 0.5
+
+
+def test_a_network_without_statistics_has_none_that_are_stale(short_run, healthy):
+    stale = {"batch_minus_running_statistics_accuracy": 0.3, "settling_passes": 0, "statistics_momentum": 0.9}
+    stale |= {"steps_of_the_whole_training": 180.0, "number_of_steps": 180.0}
+    with_state = short_run._replace(last=(short_run.last[0], {"mean": np.zeros(3, np.float32)}))
+    for run, is_named in ((short_run, False), (with_state, True)):
+        found = evidence("batch-statistics-mismatch", healthy._replace(run=run), **stale)
+        assert (found is not None) == is_named
+
+
 def test_dropout_that_is_on_in_evaluation_alone_is_misplaced(tiny_bench, healthy):
     model = small_cnn(10, dropout_rate=0.5)
 

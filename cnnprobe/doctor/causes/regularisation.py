@@ -2,12 +2,20 @@
 
 import math
 
-from cnnprobe.doctor.causes.record import Advice, Cause, graded, graded_log, highest, readings, rising
+import jax
+
+from cnnprobe.doctor.causes.record import Advice, Cause, Way, first_of, graded, graded_log, highest, readings, rising
+from cnnprobe.doctor.compiled import is_real
 from cnnprobe.doctor.harm import NOT_DECISIVE
 from cnnprobe.doctor.looks.modes import NUM_MASKS, NUM_PROBED
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.remedies import faster_statistics, thin_dropout, use_batch_statistics
-from cnnprobe.doctor.remedies_network import each_image_alone, evaluate_without_dropout, keep_outputs
+from cnnprobe.doctor.remedies_network import (
+    each_image_alone,
+    evaluate_without_dropout,
+    keep_outputs,
+    train_as_evaluated,
+)
 from cnnprobe.types import Evidence, Remedy
 
 FEWEST_ZEROS = 0.02  # share of the scores that training sets to zero, from which dropout stands behind the last layer
@@ -37,6 +45,30 @@ def _noisy(seen: Observation) -> Evidence | None:
     )
     names = ("strongest dropout rate", "mask variance ratio", "train mode minus eval mode accuracy")
     return Evidence(sentence, readings(seen, *names), max(strength, 0.3))
+
+
+def _drowned(seen: Observation) -> Evidence | None:
+    """The same of noise that is no dropout's, in a network that could be trained without."""
+    ratio, band = fact(seen, "mask variance ratio"), highest("mask variance ratio")
+    strength = min(rising(ratio, 1.5 * band, 5 * band), NOT_DECISIVE)
+    if not strength or fact(seen, "strongest dropout rate") > 0 or not _is_stateless(seen):
+        return None
+    sentence = (
+        f"What the network draws at random in training has {ratio:.3g} times the variance of what differs between"
+        " images."
+    )
+    return Evidence(sentence, readings(seen, "mask variance ratio", "train mode minus eval mode accuracy"), strength)
+
+
+def _is_stateless(seen: Observation) -> bool:
+    """Whether the network keeps no numbers beside its parameters, such as running statistics."""
+    return seen.run is not None and not any(map(is_real, jax.tree.leaves(seen.run.last[1])))
+
+
+WEAKER_NOISE = Advice(
+    "Weaken the noise that training adds, or measure it beside what it is added to: it drowns that now.",
+    "x = x + 0.1 * jax.lax.stop_gradient(x.std()) * jax.random.normal(key, x.shape)",
+)
 
 
 def _advise_dropout(seen: Observation) -> Advice:
@@ -134,7 +166,7 @@ def _stale(seen: Observation) -> Evidence | None:
     strength = graded(gap, start, start + 0.1)
     # Parameters that climb grow without end, and no average follows the maps that they make.
     climbs = fact(seen, "uphill parameter share") > 0
-    if not strength or climbs or _is_still_coming(seen) or _is_too_short(seen):
+    if not strength or climbs or _is_still_coming(seen) or _is_too_short(seen) or _is_stateless(seen):
         return None
     momentum = fact(seen, "statistics momentum")
     why = "are those of other maps" if momentum <= QUICK else "have not arrived"
@@ -202,11 +234,12 @@ def _drops_before_normalising(seen: Observation) -> bool:
 CAUSES = (
     Cause(
         "dropout-too-strong",
-        "dropout drowns the signal",
+        "dropout or other noise drowns the signal",
         "regularisation",
-        _noisy,
-        lambda _: (thin_dropout(0.5), thin_dropout(0.2)),
-        _advise_dropout,
+        *first_of(
+            Way(_noisy, lambda _: (thin_dropout(0.5), thin_dropout(0.2)), _advise_dropout),
+            Way(_drowned, lambda _: (train_as_evaluated,), lambda _: WEAKER_NOISE),
+        ),
         "A unit kept with probability p is divided by p, so its noise has (1 - p) / p times its power: 0.25 at a rate"
         " of 0.2, 19 at 0.95.",
         ("Srivastava et al., Dropout, JMLR 2014, section 10",),

@@ -58,7 +58,9 @@ def look_at_modes(
     still = trained
     if has_dropout:
         still = _outputs(bench, run.last, without_dropout(bench.problem), images, train_mode=True)
-        facts |= {} if augments or not _is_dropping(trained, still) else _look_at_masks(bench, run)
+        facts |= {} if augments or not _changes(trained, still) else _look_at_masks(bench, run.last)
+    elif not augments:
+        facts |= _look_at_noise(bench, run)
     if ids is not None:
         accuracy = [
             float(balanced_accuracy(decide(scores, bench.num_classes), ids[: len(images)], bench.num_classes))
@@ -69,9 +71,12 @@ def look_at_modes(
     return facts
 
 
-def _is_dropping(trained: Float[np.ndarray, "n classes"], still: Float[np.ndarray, "n classes"]) -> bool:
-    """Whether dropout changes the scores of more than a few images: it does not where the units it drops are dead."""
-    changed = np.abs(trained - still).max(axis=1, initial=0) > DROPPED * np.abs(still).max(initial=0)
+def _changes(scores: Float[np.ndarray, "n classes"], other: Float[np.ndarray, "n classes"]) -> bool:
+    """Whether dropout, or another draw, changes the scores of more than a few images.
+
+    It does not where the units that it acts on are dead.
+    """
+    changed = np.abs(scores - other).max(axis=1, initial=0) > DROPPED * np.abs(other).max(initial=0)
     return bool(np.mean(changed) >= FEWEST_DROPPED)
 
 
@@ -99,12 +104,22 @@ def _evaluation_noise(bench: Bench, run: Run) -> float:
     return float(np.fmax(noise(run.first), noise(run.last)))
 
 
-def _look_at_masks(bench: Bench, run: Run) -> dict[str, float]:
+def _look_at_noise(bench: Bench, run: Run) -> dict[str, float]:
+    """The same of noise that is no dropout's, after training, or before where training has silenced it; if any."""
+    images = bench.train.images[:NUM_PROBED]
+    for weights in (run.last, run.first):
+        one, other = (_outputs(bench, weights, bench.problem, images, train_mode=True, draw=draw) for draw in range(2))
+        if _changes(one, other):
+            return _look_at_masks(bench, weights)
+    return {}
+
+
+def _look_at_masks(bench: Bench, weights: Weights) -> dict[str, float]:
     """The noise of the masks, and what of it the two copies of each image in a batch share."""
     images = bench.train.images[:NUM_PROBED]
     pairs = np.repeat(images[: (len(images) + 1) // 2], 2, axis=0)
     masks = np.stack(
-        [_outputs(bench, run.last, bench.problem, pairs, train_mode=True, draw=draw) for draw in range(NUM_MASKS)]
+        [_outputs(bench, weights, bench.problem, pairs, train_mode=True, draw=draw) for draw in range(NUM_MASKS)]
     )
     return {
         "mask variance ratio": float(mask_variance_ratio(masks)),

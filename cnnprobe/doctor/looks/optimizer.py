@@ -122,10 +122,10 @@ def _kept(step: Step, opt_state: Any, grads: Params) -> float:
         for _ in range(num):
             update, opt_state = step(nothing, opt_state, nothing)
         past, fresh = (_flat(step(g, opt_state, nothing)[0]) for g in (nothing, grads))
-        left.append(np.linalg.norm(past) / max(np.linalg.norm(fresh - past), TINY))
+        left.append(float(np.linalg.norm(past)) / max(float(np.linalg.norm(fresh - past)), TINY))
         if not left[-1] > FORGOTTEN:
             return 0.0
-    return float(left[1] / left[0]) if _cosine(past, _flat(update)) > PARALLEL else float("nan")
+    return left[1] / left[0] if _cosine(past, _flat(update)) > PARALLEL else float("nan")
 
 
 def _draws(run: Run) -> tuple[Params, Params]:
