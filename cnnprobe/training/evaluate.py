@@ -32,7 +32,7 @@ class _Slice(NamedTuple):
 class Evaluation(NamedTuple):
     """A model's answers, on the host."""
 
-    loss: float  # the user's own, averaged over batches of the user's size
+    loss: float  # the user's own, averaged over batches of the user's size; of rows where its loader gives it those
     accuracy: float  # fraction of images predicted right; NaN where the labels are no classes
     balanced_accuracy: float  # mean over the classes that occur of the fraction predicted right; NaN likewise
     predictions: Int[np.ndarray, " images"]  # class of each image
@@ -56,7 +56,7 @@ def evaluate(
     )
     predictions = np.asarray(predict_classes(outputs, len(labels), predict=problem.predict))
     accuracy, balanced = _accuracies(problem, predictions, labels)
-    return Evaluation(_mean_loss(problem, outputs, labels), accuracy, balanced, predictions, outputs, labels)
+    return Evaluation(_loss(problem, outputs, labels), accuracy, balanced, predictions, outputs, labels)
 
 
 def collect_outputs(
@@ -161,6 +161,17 @@ def _accuracies(problem: Problem, predictions: np.ndarray, labels: Labels) -> tu
         return float("nan"), float("nan")
     ids = np.asarray(classes)
     return float(np.mean(predictions == ids)), float(balanced_accuracy(predictions, ids, count_classes(problem)))
+
+
+def _loss(problem: Problem, outputs: Outputs, labels: Labels) -> float:
+    """The user's loss; a loader may train it on rows, as mixup does, where validation labels are numbers of classes."""
+    try:
+        return _mean_loss(problem, outputs, labels)
+    except (TypeError, ValueError):
+        classes = label_classes(labels) if np.ndim(labels) == 1 and problem.batches is not None else None
+        if classes is None:
+            raise
+        return _mean_loss(problem, outputs, np.asarray(jax.nn.one_hot(classes, count_classes(problem))))
 
 
 def _mean_loss(problem: Problem, outputs: Outputs, labels: Labels) -> float:

@@ -2,9 +2,11 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from cnnprobe.training.evaluate import collect_outputs, evaluate
+from cnnprobe.training.fit import fit
 from cnnprobe.types import Batch, Dataset
 
 KEY = jax.random.key(0)
@@ -35,6 +37,30 @@ def test_scores_match_their_definitions(problem):
     seen = evaluate(problem, {}, {}, problem.train)
     expected = losses.mean(), right.mean(), np.mean([right[labels == k].mean() for k in range(3)])
     np.testing.assert_allclose(seen[:3], expected, rtol=1e-6)
+
+
+def soft_loss(logits, targets):
+    return optax.softmax_cross_entropy(logits, targets).mean()
+
+
+def test_a_loss_of_a_loaders_rows_is_that_of_validation_labels_as_rows(problem):
+    rows = np.eye(3, dtype=np.float32)[problem.train.labels]
+    stored = problem._replace(loss=soft_loss, train=Dataset(problem.train.images, rows), batch_size=10)
+    loaded = problem._replace(loss=soft_loss, batches=lambda epoch: [(problem.train.images, rows)], batch_size=10)
+    reached, expected = (evaluate(each, *weights(each), each.train) for each in (loaded, stored))
+    assert reached.loss == expected.loss
+    assert reached.accuracy == expected.accuracy
+    assert np.isfinite(fit(loaded._replace(num_epochs=1), progress=False).valid["loss"]).all()
+
+
+def test_a_loss_that_takes_no_labels_says_so_in_its_own_words(problem):
+    def strict(logits, targets):
+        raise ValueError(f"not {targets.shape}")
+
+    loaded = problem._replace(loss=strict, batches=lambda epoch: [])
+    for each in (loaded, loaded._replace(batches=None)):
+        with pytest.raises(ValueError, match="not "):
+            evaluate(each, *weights(each), each.train)
 
 
 def test_summed_loss_is_that_of_a_batch(problem):
