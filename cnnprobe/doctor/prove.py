@@ -137,7 +137,7 @@ def _confirm(plan: Plan, item: Tried) -> Trial:
 
 
 def _is_decided(plan: Plan, scored: dict[int, Scored], strength: float) -> bool:
-    """Whether two seeds gained so much, or three so clearly or so little, that no other can change what it means.
+    """Whether two seeds gained so much and so alike, or three so clearly or so little, that others would not matter.
 
     Of the pairs of calibration runs that differ in nothing but their seed one in forty gains as much as `LARGE`. Where
     the evidence speaks for itself less than that is enough.
@@ -146,7 +146,8 @@ def _is_decided(plan: Plan, scored: dict[int, Scored], strength: float) -> bool:
         return False
     trial = make_trial(plan, scored)
     if len(scored) < SEEDS:
-        return bool(np.min(trial.remedied - trial.control) >= (CLEAR if strength >= DECISIVE else LARGE))
+        is_large = np.min(trial.remedied - trial.control) >= (CLEAR if strength >= DECISIVE else LARGE)
+        return bool(is_large) and does_harm(plan, trial, strength)
     return not trial.gain >= ENOUGH or does_harm(plan, trial, strength)
 
 

@@ -411,6 +411,17 @@ def test_noise_that_training_has_silenced_is_read_before_it(tiny_bench, short_ru
     assert facts["mask variance ratio"] > 0.5
 
 
+def test_a_shared_mask_that_killed_every_unit_is_read_before_it_did(tiny_bench, short_run):
+    faulty = plant(tiny_bench.problem, "dropout_mask_shared")
+    bench = tiny_bench._replace(problem=faulty)
+    run = train_run(faulty, bench, num_steps=2, seconds=60.0, deadline=float("inf"))
+    dead = run._replace(last=jax.tree.map(np.zeros_like, run.last))
+    facts = look_at_modes(bench, dead, has_dropout=True)
+    assert facts["mode gap"] == 0
+    assert facts["mask sharing"] > 0.9
+    assert "mask variance ratio" not in facts
+
+
 def test_a_network_without_statistics_has_none_that_are_stale(short_run, healthy):
     stale = {"batch_minus_running_statistics_accuracy": 0.3, "settling_passes": 0, "statistics_momentum": 0.9}
     stale |= {"steps_of_the_whole_training": 180.0, "number_of_steps": 180.0}

@@ -85,6 +85,7 @@ def test_trial_reports_fresh_seeds_until_there_is_no_doubt(percent, strength, se
 
 GAINS = {  # of the seeds 1 to 6: what three leave to chance, six may tell
     "told by six": ([0.02, 0.20, 0.05, 0.09, 0.09, 0.09], "cause", 6),
+    "large and unlike, told by a third": ([0.35, 0.75, 0.5, 0.5, 0.5, 0.5], "cause", 3),
     "left to chance": ([0.0, 0.20, 0.0, 0.20, 0.0, 0.0], "warning", 6),
     "too little": ([0.0, 0.08, 0.0, 0.30, 0.30, 0.30], None, 3),
 }
