@@ -112,6 +112,19 @@ def test_sick_readings_speak(cause_id, healthy):
     assert 0.5 <= evidence.strength <= 1
 
 
+@pytest.mark.parametrize(
+    ("cause_id", "unknown"),
+    [
+        ("batch-statistics-mismatch", "statistics momentum"),
+        ("update-goes-uphill", "end loss ratio"),
+        ("dropout-too-strong", "mask variance ratio"),
+    ],
+)
+def test_what_was_not_measured_is_not_said(cause_id, unknown, healthy):
+    seen = sick(healthy, cause_id)
+    assert "nan" not in BY_ID[cause_id].evidence(seen._replace(facts={**seen.facts, unknown: math.nan})).sentence
+
+
 @pytest.mark.parametrize("cause_id", SICK_FACTS | SICK_NAMES)
 def test_advice_has_the_users_numbers(cause_id, healthy):
     advice = BY_ID[cause_id].advice(sick(healthy, cause_id))

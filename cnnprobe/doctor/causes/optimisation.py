@@ -58,10 +58,9 @@ def _uphill(seen: Observation) -> Evidence | None:
     cosine = fact(seen, "update cosine")
     if not cosine < 0:
         return None
-    sentence = (
-        f"Updates point up the gradient (cosine {cosine:.2f} with the way down), and the loss rises"
-        f" {fact(seen, 'end loss ratio'):.3g}-fold."
-    )
+    ratio = fact(seen, "end loss ratio")
+    rise = "" if math.isnan(ratio) else f", and the loss rises {ratio:.3g}-fold"
+    sentence = f"Updates point up the gradient (cosine {cosine:.2f} with the way down){rise}."
     return Evidence(sentence, readings(seen, "update cosine", "largest loss ratio"), graded(-cosine, 0.0, 0.1))
 
 

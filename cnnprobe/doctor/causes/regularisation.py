@@ -39,10 +39,8 @@ def _noisy(seen: Observation) -> Evidence | None:
         return None
     # Dropout that stands in the wrong place is noisy too: there its place is the fault, and not its rate.
     strength = min(strength, NOT_DECISIVE) if _misplaced(seen) else strength
-    sentence = (
-        f"Dropout sets {rate:.0%} of a layer's units to zero; its noise has {ratio:.3g} times the variance of what"
-        " differs between images."
-    )
+    noise = f"; its noise has {ratio:.3g} times the variance of what differs between images" if ratio >= 0 else ""
+    sentence = f"Dropout sets {rate:.0%} of a layer's units to zero{noise}."
     names = ("strongest dropout rate", "mask variance ratio", "train mode minus eval mode accuracy")
     return Evidence(sentence, readings(seen, *names), max(strength, 0.3))
 
@@ -170,9 +168,10 @@ def _stale(seen: Observation) -> Evidence | None:
         return None
     momentum = fact(seen, "statistics momentum")
     why = "are those of other maps" if momentum <= QUICK else "have not arrived"
+    known = "" if math.isnan(momentum) else f" (momentum {momentum:.4g})"
     sentence = (
         f"On the same training images the network is {100 * gap:.0f} points better with the statistics of the batch"
-        f" than with the stored ones: the stored ones {why} (momentum {momentum:.4g})."
+        f" than with the stored ones: the stored ones {why}{known}."
     )
     return Evidence(
         sentence,

@@ -53,12 +53,12 @@ def look_at_modes(
     }
     if drops_in_evaluation:
         facts["evaluation noise"] = _evaluation_noise(bench, run)
+    quiet = without_dropout(bench.problem) if has_dropout else None
     if not augments:
-        facts |= _look_at_noise(bench, run, has_dropout=has_dropout)
+        facts |= _look_at_noise(bench, run, quiet)
     if facts["mode gap"] < MOVED:
         return facts
-    quiet = without_dropout(bench.problem) if has_dropout else bench.problem
-    still = _outputs(bench, run.last, quiet, images, train_mode=True)
+    still = trained if quiet is None else _outputs(bench, run.last, quiet, images, train_mode=True)
     if ids is not None:
         accuracy = [
             float(balanced_accuracy(decide(scores, bench.num_classes), ids[: len(images)], bench.num_classes))
@@ -102,19 +102,20 @@ def _evaluation_noise(bench: Bench, run: Run) -> float:
     return float(np.fmax(noise(run.first), noise(run.last)))
 
 
-def _look_at_noise(bench: Bench, run: Run, *, has_dropout: bool) -> dict[str, float]:
+def _look_at_noise(bench: Bench, run: Run, quiet: Problem | None) -> dict[str, float]:
     """What training mode draws at random does after training, or did before where training has silenced it.
 
-    Untrained networks tell images less well apart, so that the noise of any dropout is large beside that: of it only
-    what the images of a batch share is read then.
+    `quiet` is the problem without its dropout, None for one that has none. Untrained networks tell images less well
+    apart, so that the noise of any dropout is large beside that: of it only what the images of a batch share is read
+    then.
     """
     images = bench.train.images[:NUM_PROBED]
-    other, draw = (without_dropout(bench.problem), 0) if has_dropout else (bench.problem, 1)
+    other, draw = (bench.problem, 1) if quiet is None else (quiet, 0)
     for weights in (run.last, run.first):
         drawn = _outputs(bench, weights, bench.problem, images, train_mode=True)
         if _changes(drawn, _outputs(bench, weights, other, images, train_mode=True, draw=draw)):
             facts = _look_at_masks(bench, weights)
-            is_whole = weights is run.last or not has_dropout
+            is_whole = weights is run.last or quiet is None
             return facts if is_whole else {"mask sharing": facts["mask sharing"]}
     return {}
 
