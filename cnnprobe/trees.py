@@ -17,6 +17,15 @@ def leaf_name(path: tuple) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+def is_floating(leaf: Any) -> bool:
+    """Whether a leaf holds floating-point numbers; whole numbers and random keys are none.
+
+    >>> is_floating(jnp.zeros(2, jnp.bfloat16)), is_floating(jnp.arange(2)), is_floating(jax.random.key(0))
+    (True, False, False)
+    """
+    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.floating))
+
+
 def per_layer(fn: Callable[..., T], tree: PyTree, *rest: PyTree) -> dict[str, T]:
     """Applies `fn` to every leaf, keyed by the leaf's path.
 

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnnprobe.compiling import quick_jit
@@ -12,7 +11,7 @@ from cnnprobe.models.caching import cached
 from cnnprobe.probes.predictions import balanced_accuracy, class_counts, input_sensitivity
 from cnnprobe.tracing.surgery import first_layer_inputs
 from cnnprobe.training.predict import NOT_TRACEABLE
-from cnnprobe.types import AnyArray, Images, Key, Model, Params, State
+from cnnprobe.types import Images, Key, Model, Params, State
 
 balanced_accuracy = quick_jit(balanced_accuracy, static_argnums=2)
 class_counts = quick_jit(class_counts, static_argnums=1)
@@ -51,8 +50,3 @@ def compiled_first_inputs(model: Model) -> Callable[[Params, State, Images, Key]
         return run((params, state))  # the kernel of the first layer may be held in the state
 
     return quick_jit(feed)
-
-
-def is_real(x: AnyArray) -> bool:
-    """Whether an array holds real numbers."""
-    return bool(jnp.issubdtype(jnp.result_type(x), jnp.floating))

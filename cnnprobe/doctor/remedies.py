@@ -21,7 +21,7 @@ from cnnprobe.tracing.surgery import (
     replace_activation,
     set_dropout_rate,
 )
-from cnnprobe.trees import leaf_name
+from cnnprobe.trees import is_floating, leaf_name
 from cnnprobe.types import Images, Key, Labels, Model, Outputs, Params, Problem, Remedy, State
 
 SCALES = frozenset({"scale", "gamma"})  # by the custom of Flax, Haiku and Keras
@@ -147,7 +147,8 @@ def update_in_float32(problem: Problem) -> Problem:
 
     def init(params: Params) -> Master:
         """The copy, and the state of the user's optimizer for it."""
-        return Master(_in_float32(params), own.init(_in_float32(params)))
+        copy = _in_float32(params)
+        return Master(copy, own.init(copy))
 
     def update(grads: Params, state: Master, params: Params, **extra: Any) -> tuple[Params, Master]:
         """From what is rounded now to the next copy, which adding it to the parameters rounds."""
@@ -160,7 +161,7 @@ def update_in_float32(problem: Problem) -> Problem:
 
 def _in_float32(tree: Params) -> Params:
     """Real numbers in single precision."""
-    return jax.tree.map(lambda x: x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+    return jax.tree.map(lambda x: x.astype(jnp.float32) if is_floating(x) else x, tree)
 
 
 # --- model ---------------------------------------------------------------------------------------------------------
@@ -204,7 +205,7 @@ def use_relu(name: str) -> Remedy:
 
 def _redrawn(key: Key, leaf: Array, fan_in: int | None) -> Array:
     """He normal for kernels (He et al. 2015), whose last axis is their features where no trace tells the fan-in."""
-    if leaf.ndim < 2 or not jnp.issubdtype(leaf.dtype, jnp.floating):
+    if leaf.ndim < 2 or not is_floating(leaf):
         return leaf
     return (jax.random.normal(key, leaf.shape) * np.sqrt(2.0 / (fan_in or np.prod(leaf.shape[:-1])))).astype(leaf.dtype)
 
@@ -239,7 +240,7 @@ def redraw_everything(problem: Problem) -> Problem:
 
 def _at_usual_start(path: tuple, leaf: Array) -> Array:
     """One parameter array; kernels stay."""
-    if leaf.ndim != 1 or not jnp.issubdtype(leaf.dtype, jnp.floating):
+    if leaf.ndim != 1 or not is_floating(leaf):
         return leaf
     is_scale = not SCALES.isdisjoint(leaf_name(path).split("/"))
     return jnp.full_like(leaf, float(is_scale))
@@ -320,7 +321,7 @@ def faster_statistics(momentum: float) -> Remedy:
 
 def _further(old: Array, new: Array, factor: float) -> Array:
     """`old` moved `factor` times as far as `new`; counters and keys as they are."""
-    return old + factor * (new - old) if jnp.issubdtype(new.dtype, jnp.floating) else new
+    return old + factor * (new - old) if is_floating(new) else new
 
 
 def use_batch_statistics(problem: Problem) -> Problem:

@@ -30,7 +30,7 @@ from cnnprobe.tracing.surgery import (
     replace_activation,
     set_dropout_rate,
 )
-from cnnprobe.trees import leaf_name, per_layer
+from cnnprobe.trees import is_floating, leaf_name, per_layer
 from cnnprobe.types import Images, Key, Labels, Model, Outputs, Params, Problem, Remedy, State
 
 MOMENTUM = 0.9  # of the gradient descent that carries its state, where the user's own is not known
@@ -75,7 +75,7 @@ def softmax_over_classes(*, is_probability_loss: bool) -> Remedy:
 
 def _merged(states: Array) -> Array:
     """One state out of those that each image left: their mean; counters and keys are the same in all."""
-    return jnp.mean(states, axis=0) if jnp.issubdtype(states.dtype, jnp.floating) else states[0]
+    return jnp.mean(states, axis=0) if is_floating(states) else states[0]
 
 
 def each_image_alone(problem: Problem) -> Problem:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnprobe.doctor.compiled import is_real
+from cnnprobe.trees import is_floating
 from cnnprobe.types import AnyArray, Batch, State
 
 Pass = Callable[[State, int, Batch], State]  # (state, number of the batch, batch) -> state
@@ -19,9 +19,9 @@ def momentum(step: Pass, state: State, batch: Batch) -> float:
     The new state is an average of the old one and the batch, so two old states that are 1 apart give two new ones that
     are the momentum apart. NaN without a real vector.
     """
-    shifted = jax.tree.map(lambda x: x + 1 if is_real(x) else x, state)
+    shifted = jax.tree.map(lambda x: x + 1 if is_floating(x) else x, state)
     pairs = zip(*(jax.tree.leaves(jax.device_get(step(old, 0, batch))) for old in (state, shifted)), strict=True)
-    kept = [np.mean(high - low) for low, high in pairs if is_real(low) and _is_vector(low)]
+    kept = [np.mean(high - low) for low, high in pairs if is_floating(low) and _is_vector(low)]
     return float(np.median(kept)) if kept else float("nan")
 
 
@@ -43,7 +43,7 @@ def end_of_averages(step: Pass, state: State, batches: Iterator[Batch]) -> State
         return None
     new = jax.tree.leaves(once)
     moves = [not _is_same(a, b) for a, b in zip(old, new, strict=True)]
-    if any(moved and not is_real(leaf) for leaf, moved in zip(old, moves, strict=True)):
+    if any(moved and not is_floating(leaf) for leaf, moved in zip(old, moves, strict=True)):
         return None
 
     def passed(value: float, index: int, batch: Batch) -> list[np.ndarray]:
@@ -70,7 +70,7 @@ def _chosen(leaves: Sequence[AnyArray], moves: Sequence[bool]) -> list[np.ndarra
 
 def _is_same(a: AnyArray, b: AnyArray) -> bool:
     """Whether two leaves are equal; random keys are, whatever they are."""
-    return bool(jnp.issubdtype(a.dtype, jax.dtypes.prng_key) or np.array_equal(a, b, equal_nan=is_real(a)))
+    return bool(jnp.issubdtype(a.dtype, jax.dtypes.prng_key) or np.array_equal(a, b, equal_nan=is_floating(a)))
 
 
 def _is_average(kept: np.ndarray, zero: np.ndarray, old: np.ndarray, new: np.ndarray) -> bool:

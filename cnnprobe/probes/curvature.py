@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from cnnprobe.checks import check_callable, check_integer
 from cnnprobe.probes.vectors import check_same_shapes, tree_dot, tree_norm
-from cnnprobe.trees import leaf_name
+from cnnprobe.trees import is_floating, leaf_name
 from cnnprobe.types import Key, Params
 
 LossOfParams = Callable[[Params], Float[Array, ""]]
@@ -108,7 +108,7 @@ def _checked(loss_fn: LossOfParams, params: Params) -> Params:
     check_callable("loss_fn", loss_fn)
     leaves, _ = jax.tree_util.tree_flatten_with_path(params)
     for path, leaf in leaves:
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+        if not is_floating(leaf):
             raise ValueError(f"params must be floating-point, got {jnp.result_type(leaf)} at {leaf_name(path)!r}.")
     value = jax.eval_shape(loss_fn, params)
     if getattr(value, "shape", None) != ():

@@ -61,7 +61,7 @@ def _dimmed(seen: Observation) -> Evidence | None:
     A crop or fewer bits may be wanted, and the network may read what features cannot: the remedy has to gain.
     """
     own, stored = fact(seen, "random features accuracy"), fact(seen, "stored random features accuracy")
-    error = math.sqrt(2 * stored * (1 - stored) / max(fact(seen, "images read"), 1.0)) if stored <= 1 else math.nan
+    error = math.sqrt(2 * stored * (1 - stored) / max(fact(seen, "images read"), 1.0)) if 0 <= stored <= 1 else math.nan
     if not _is_prepared(seen) or not stored - own >= max(ENOUGH, ERRORS * error):
         return None
     sentence = (

@@ -20,6 +20,7 @@ from cnnprobe.doctor.causes.updates import REFERENCE as ADAM
 from cnnprobe.doctor.causes.updates import own_rule
 from cnnprobe.doctor.harm import DECISIVE, NOT_DECISIVE
 from cnnprobe.doctor.learning_curve import FITTED
+from cnnprobe.doctor.looks.optimizer import RESTS
 from cnnprobe.doctor.looks.run import uphill_leaves
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.progress import is_solved
@@ -38,7 +39,7 @@ FEWEST_UPDATES = 3  # before the steps can be said to end: gradients may be gath
 FEW_UPDATES = 100.0, 25.0  # of a whole training, in which healthy networks have learnt little
 MANY_BATCHES = 8  # an update, from which gradients are gathered on purpose or by mistake
 HALF = "float16 parameter share"
-KEPT, ALL_KEPT = "past gradients kept", (0.9, 0.99)  # after 256 steps a momentum of .999 has three quarters left
+KEPT, ALL_KEPT = "past gradients kept", (0.9, 0.99)  # a momentum of .999 has three quarters left in the end
 LATE = "log10 of late over early step"
 MOST_PATIENCE = 1.0  # decades by which a long training excuses small steps
 REFERENCE = replace_optimizer(ADAM)
@@ -155,6 +156,12 @@ def _what_overshoots(seen: Observation, *, is_broken: bool, is_high: bool) -> st
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
+def _step_size(seen: Observation) -> str:
+    """The user's, as code; a name where it is not known."""
+    size = fact(seen, "step size")
+    return f"{size:.3g}" if size > 0 else "step_size"
+
+
 def _adding_up(seen: Observation) -> Evidence | None:
     """An optimizer in which gradients stay, so that each step goes as far as all of them together."""
     kept = fact(seen, KEPT)
@@ -162,18 +169,17 @@ def _adding_up(seen: Observation) -> Evidence | None:
     if not strength:
         return None
     sentence = (
-        f"Of what past gradients do to a step {kept:.0%} is left after 256 steps without any: the optimizer adds them"
-        " up and never forgets one."
+        f"Of what past gradients do to a step {kept:.0%} is left after {RESTS[-1]} steps without any: the optimizer"
+        " adds them up and never forgets one."
     )
     return Evidence(sentence, readings(seen, KEPT, "step size", "log10 of update over parameter"), strength)
 
 
 def _advise_clearing(seen: Observation) -> Advice:
     """A memory that fades."""
-    size = fact(seen, "step size")
     return Advice(
         "Clear what was gathered after each update, or let it fade: a momentum of 1 keeps every gradient for ever.",
-        f"optimizer = optax.sgd({f'{size:.3g}' if size > 0 else 'step_size'}, momentum=0.9)",
+        f"optimizer = optax.sgd({_step_size(seen)}, momentum=0.9)",
     )
 
 
@@ -292,12 +298,12 @@ FEWER_BATCHES = Advice(
 
 def _advise_longer(seen: Observation) -> Advice:
     """A schedule of the length of the training."""
-    whole, size = fact(seen, "steps of the whole training"), fact(seen, "step size")
+    whole = fact(seen, "steps of the whole training")
     length = f"{whole:.0f}" if math.isfinite(whole) else "num_epochs * batches_per_epoch"
     return Advice(
         "The steps run out while there is much left to learn. Look for a schedule that is given in epochs what it"
         " counts in updates.",
-        f"optax.cosine_decay_schedule({f'{size:.3g}' if size > 0 else 'step_size'}, decay_steps={length})",
+        f"optax.cosine_decay_schedule({_step_size(seen)}, decay_steps={length})",
     )
 
 

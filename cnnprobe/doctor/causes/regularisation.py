@@ -5,7 +5,6 @@ import math
 import jax
 
 from cnnprobe.doctor.causes.record import Advice, Cause, Way, first_of, graded, graded_log, highest, readings, rising
-from cnnprobe.doctor.compiled import is_real
 from cnnprobe.doctor.harm import NOT_DECISIVE
 from cnnprobe.doctor.looks.modes import NUM_MASKS, NUM_PROBED
 from cnnprobe.doctor.observation import Observation, fact
@@ -16,6 +15,7 @@ from cnnprobe.doctor.remedies_network import (
     keep_outputs,
     train_as_evaluated,
 )
+from cnnprobe.trees import is_floating
 from cnnprobe.types import Evidence, Remedy
 
 FEWEST_ZEROS = 0.02  # share of the scores that training sets to zero, from which dropout stands behind the last layer
@@ -60,7 +60,7 @@ def _drowned(seen: Observation) -> Evidence | None:
 
 def _is_stateless(seen: Observation) -> bool:
     """Whether the network keeps no numbers beside its parameters, such as running statistics."""
-    return seen.run is not None and not any(map(is_real, jax.tree.leaves(seen.run.last[1])))
+    return seen.run is not None and not any(map(is_floating, jax.tree.leaves(seen.run.last[1])))
 
 
 WEAKER_NOISE = Advice(

@@ -14,7 +14,7 @@ from cnnprobe.doctor.compiled import compiled_first_inputs, input_sensitivity
 from cnnprobe.doctor.looks.loss import name_outputs
 from cnnprobe.doctor.run import evaluated
 from cnnprobe.probes.modes import cross_example_jacobian
-from cnnprobe.trees import per_layer
+from cnnprobe.trees import is_floating, per_layer
 from cnnprobe.types import Images, Params, State
 
 NUM_PROBED = 256  # images
@@ -132,7 +132,7 @@ def look_at_first_layer(bench: Bench, weights: tuple[Params, State]) -> dict[str
 def look_across_examples(bench: Bench, weights: tuple[Params, State]) -> dict[str, float]:
     """Share of the outputs' Jacobian that crosses from one image to another, in evaluation mode."""
     images = jnp.asarray(bench.train.images[:NUM_CROSSED])
-    if not jnp.issubdtype(images.dtype, jnp.floating):
+    if not is_floating(images):
         return {}
     apply = bench.problem.model.apply
 

@@ -54,11 +54,13 @@ def look_at_modes(
     if drops_in_evaluation:
         facts["evaluation noise"] = _evaluation_noise(bench, run)
     quiet = without_dropout(bench.problem) if has_dropout else None
+    other = _otherwise(bench, run.last, quiet)
     if not augments:
-        facts |= _look_at_noise(bench, run, quiet)
+        is_drawn = _changes(trained, other)
+        facts |= _look_at_masks(bench, run.last) if is_drawn else _look_before_training(bench, run.first, quiet)
     if facts["mode gap"] < MOVED:
         return facts
-    still = trained if quiet is None else _outputs(bench, run.last, quiet, images, train_mode=True)
+    still = trained if quiet is None else other
     if ids is not None:
         accuracy = [
             float(balanced_accuracy(decide(scores, bench.num_classes), ids[: len(images)], bench.num_classes))
@@ -102,22 +104,23 @@ def _evaluation_noise(bench: Bench, run: Run) -> float:
     return float(np.fmax(noise(run.first), noise(run.last)))
 
 
-def _look_at_noise(bench: Bench, run: Run, quiet: Problem | None) -> dict[str, float]:
-    """What training mode draws at random does after training, or did before where training has silenced it.
+def _otherwise(bench: Bench, weights: Weights, quiet: Problem | None) -> np.ndarray:
+    """Scores of training mode without dropout, by the problem `quiet`; without one, under another key."""
+    problem, draw = (bench.problem, 1) if quiet is None else (quiet, 0)
+    return _outputs(bench, weights, problem, bench.train.images[:NUM_PROBED], train_mode=True, draw=draw)
 
-    `quiet` is the problem without its dropout, None for one that has none. Untrained networks tell images less well
-    apart, so that the noise of any dropout is large beside that: of it only what the images of a batch share is read
-    then.
+
+def _look_before_training(bench: Bench, first: Weights, quiet: Problem | None) -> dict[str, float]:
+    """The noise of training mode before the first update, where training may have silenced it.
+
+    Untrained networks tell images less well apart, so that the noise of any dropout is large beside that: of it only
+    what the images of a batch share is read then.
     """
-    images = bench.train.images[:NUM_PROBED]
-    other, draw = (bench.problem, 1) if quiet is None else (quiet, 0)
-    for weights in (run.last, run.first):
-        drawn = _outputs(bench, weights, bench.problem, images, train_mode=True)
-        if _changes(drawn, _outputs(bench, weights, other, images, train_mode=True, draw=draw)):
-            facts = _look_at_masks(bench, weights)
-            is_whole = weights is run.last or quiet is None
-            return facts if is_whole else {"mask sharing": facts["mask sharing"]}
-    return {}
+    drawn = _outputs(bench, first, bench.problem, bench.train.images[:NUM_PROBED], train_mode=True)
+    if not _changes(drawn, _otherwise(bench, first, quiet)):
+        return {}
+    facts = _look_at_masks(bench, first)
+    return facts if quiet is None else {"mask sharing": facts["mask sharing"]}
 
 
 def _look_at_masks(bench: Bench, weights: Weights) -> dict[str, float]:

@@ -4,9 +4,8 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cnnprobe.doctor.compiled import is_real
 from cnnprobe.doctor.run import ROWS, Run
-from cnnprobe.trees import per_layer
+from cnnprobe.trees import is_floating, per_layer
 from cnnprobe.types import AnyArray, Curve, State
 
 SMOOTHING = 5  # steps in a moving average: a single small batch may have a large loss by chance
@@ -156,7 +155,7 @@ def held_kernels(first: State, last: State) -> dict[str, AnyArray]:
     return {
         name: leaf
         for name, leaf in before.items()
-        if is_real(leaf) and sum(axis > 1 for axis in np.shape(leaf)) > 1
+        if is_floating(leaf) and sum(axis > 1 for axis in np.shape(leaf)) > 1
         if name in after and np.array_equal(leaf, after[name])
     }
 
