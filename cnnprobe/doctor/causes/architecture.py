@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from cnnprobe.doctor.causes import augmentation, corrupt, inputs, labels, optimisation, pairing
+from cnnprobe.doctor.causes import augmentation, corrupt, inputs, labels, non_finite, optimisation, pairing
 from cnnprobe.doctor.causes.loss import is_over_axes
 from cnnprobe.doctor.causes.record import Advice, Cause, graded_log, highest, lowest, readings, rising
 from cnnprobe.doctor.harm import DECISIVE
@@ -195,6 +195,7 @@ def _is_explained(seen: Observation) -> bool:
         *labels.CAUSES,
         *pairing.CAUSES,
         *optimisation.CAUSES,
+        *non_finite.CAUSES,
     )
     found = (cause.evidence(seen) for cause in upstream)
     return any(evidence is not None and evidence.strength >= UPSTREAM for evidence in found)
