@@ -2,7 +2,8 @@
 
 python -m experiments.calibrate --output=cnnprobe/doctor/bands.json
 
-The evidence of each cause is held against these bands. Some problems are run from several seeds, and the runs are held
+The evidence of each cause is held against these bands. Every problem is observed from three seeds, as where one of them
+happens to end is no edge of what is healthy. Some problems are also trained from several, and those runs are held
 against each other as a trial would: how often is a gain seen where nothing was changed? Each run's readings are
 appended to a file as they are made, so an interrupted calibration goes on where it stopped. Its seeds are kept out of
 the tests.
@@ -25,6 +26,7 @@ _SEED = flags.DEFINE_integer("first_seed", 100, "Seed of the first problem.")
 # Textures and cells run the variants whose readings depend on the images; Fashion-MNIST runs them all.
 IMAGE_VARIANTS = ("adam", "sgd", "batch norm", "dropout", "small batches", "standardised", "few images")
 PLACES = ("order that fits the labels", "first place out of order")  # these say where: no range of them is healthy
+OBSERVED = 3  # times that each problem is observed, from other seeds
 UNTRAINED = ("input ", "label ", "batch label ", "loss ", "initial ", "pixel ", "random ", "strongest ")
 SEEDS = 6  # runs, which make twenty trials that change nothing but the seeds
 SEEDED = ("adam", "sgd", "dropout")  # the variants that are run so often, on every data set
@@ -126,22 +128,24 @@ def merge_bands(runs: Iterable[Mapping[str, float | None]]) -> dict[str, list[fl
 
 def run(*, readings: str, seed: int, seconds: float) -> dict[str, Calibrated]:
     """Observes all healthy problems that the file lacks; returns every one."""
+    from itertools import product
     from pathlib import Path
 
     from experiments.healthy import HEALTHY
     from experiments.rows import append_row, read_rows
 
     pairs = [("fashion_mnist", variant) for variant in HEALTHY]
-    pairs += [(dataset, variant) for dataset in ("textures", "blood_cells") for variant in IMAGE_VARIANTS]
+    pairs += product(("textures", "blood_cells"), IMAGE_VARIANTS)
+    all_runs = [(dataset, variant, time) for time in range(1, OBSERVED + 1) for dataset, variant in pairs]
     path = Path(readings)
     path.parent.mkdir(parents=True, exist_ok=True)
     runs = {line["run"]: Calibrated(line["facts"], line["accuracies"]) for line in read_rows(path)}
-    for index, (dataset, variant) in enumerate(pairs):
-        name = f"{dataset}, {variant}"
+    for index, (dataset, variant, time) in enumerate(all_runs):
+        name = f"{dataset}, {variant}, {time}"
         if name not in runs:
             runs[name] = calibrated(dataset, variant, seed=seed + index, seconds=seconds)
             append_row(path, {"run": name, **runs[name]._asdict()})
-            print(f"{len(runs)} of {len(pairs)}: {name}", flush=True)
+            print(f"{len(runs)} of {len(all_runs)}: {name}", flush=True)
     return runs
 
 

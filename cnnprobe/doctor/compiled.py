@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from cnnprobe.compiling import quick_jit
 from cnnprobe.models.caching import cached
+from cnnprobe.probes.modes import mask_sharing, mask_variance_ratio, mode_gap
 from cnnprobe.probes.predictions import balanced_accuracy, class_counts, input_sensitivity
 from cnnprobe.tracing.surgery import first_layer_inputs
 from cnnprobe.training.predict import NOT_TRACEABLE
@@ -16,6 +17,9 @@ from cnnprobe.types import Images, Key, Model, Params, State
 balanced_accuracy = quick_jit(balanced_accuracy, static_argnums=2)
 class_counts = quick_jit(class_counts, static_argnums=1)
 input_sensitivity = quick_jit(input_sensitivity)
+mask_sharing = quick_jit(mask_sharing)
+mask_variance_ratio = quick_jit(mask_variance_ratio)
+mode_gap = quick_jit(mode_gap)
 
 
 @cached

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
+from threadpoolctl import threadpool_limits
 
 from cnnprobe.checks import check_integer, check_numbers, check_rank, check_same_length
 from cnnprobe.probes.features import image_rows, pixel_features, random_features
@@ -28,6 +29,9 @@ __all__ = [
     "split_overlap",
 ]
 
+# These matrices are too small to gain by threads, which wait for each other in a loop: .2 s become 8 where other
+# programs use the cores.
+_in_one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
 _RIDGES = np.logspace(-4, 1, 6)  # in units of the mean eigenvalue of the Gram matrix
 
 
@@ -92,6 +96,7 @@ def split_overlap(images: Shaped[AnyArray, " n *image"], other_images: Shaped[An
     return float(np.mean([image in known for image in others]))
 
 
+@_in_one_thread
 def knn_consistency(
     features: Shaped[AnyArray, " n *features"],
     ids: Int[AnyArray, " n"],
@@ -136,6 +141,7 @@ def ridge_accuracy(
     return ridge_readings(features, ids, num_permutations=num_permutations, seed=seed)[0]
 
 
+@_in_one_thread
 def ridge_readings(
     features: Float[AnyArray, "n d"], ids: Int[AnyArray, " n"], *, num_permutations: int = 20, seed: int = 0
 ) -> tuple[Consistency, Float[np.ndarray, "n classes"]]:
@@ -196,6 +202,7 @@ def _neighbours(rows: Float[np.ndarray, "n d"], k: int) -> Int[np.ndarray, "n k"
     return most_similar(similarity, k)
 
 
+@_in_one_thread
 def cosine_similarity(rows: Float[np.ndarray, "m d"], others: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "m n"]:
     """Cosine between each row and each of the others, both centred on the mean of the others; 0 for a row of zeros."""
     mean = others.mean(axis=0)
@@ -239,6 +246,7 @@ def _against_permutations(
     )
 
 
+@_in_one_thread
 def ridge_smoother(
     fit: Float[np.ndarray, "n d"], test: Float[np.ndarray, "m d"], targets: Float[np.ndarray, "n classes"]
 ) -> Float[np.ndarray, "m n"]:

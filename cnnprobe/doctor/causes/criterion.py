@@ -31,7 +31,8 @@ def _fed(seen: Observation) -> str:
 def _mend_loss(seen: Observation) -> tuple[Remedy, ...]:
     """Cross-entropy of what the model returns."""
     width = fact(seen, "output width")
-    return (reference_loss(seen.names.get("outputs", ""), seen.bench.num_classes if math.isnan(width) else int(width)),)
+    num_units = int(width) if math.isfinite(width) else seen.bench.num_classes
+    return (reference_loss(seen.names.get("outputs", ""), num_units),)
 
 
 def _advise_cross_entropy(_: Observation) -> Advice:

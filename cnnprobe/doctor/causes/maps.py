@@ -46,8 +46,8 @@ def _collapsed(seen: Observation) -> Evidence | None:
         f"From {first} on, {single:.0f} of {spatial:.0f} convolutions are given a map of a single place: pools and"
         f" strides before it have used up images of {_size(seen)} pixels."
     )
-    behind = ("validation accuracy", BASELINE) if is_behind(seen) else ()
-    return Evidence(sentence, readings(seen, *names, *behind), 0.3 + 0.7 * graded(single / spatial, 0.0, MOST))
+    behind, share = ("validation accuracy", BASELINE) if is_behind(seen) else (), single / max(spatial, single)
+    return Evidence(sentence, readings(seen, *names, *behind), 0.3 + 0.7 * graded(share, 0.0, MOST))
 
 
 def _blind_to_a_side(seen: Observation) -> Evidence | None:

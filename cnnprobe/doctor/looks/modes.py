@@ -8,10 +8,15 @@ import numpy as np
 from jaxtyping import Float
 
 from cnnprobe.doctor.bench import Bench, decide, scores_of
-from cnnprobe.doctor.compiled import balanced_accuracy, compiled_state_update
+from cnnprobe.doctor.compiled import (
+    balanced_accuracy,
+    compiled_state_update,
+    mask_sharing,
+    mask_variance_ratio,
+    mode_gap,
+)
 from cnnprobe.doctor.run import Run, outputs_of
 from cnnprobe.doctor.statistics import momentum
-from cnnprobe.probes.modes import mask_sharing, mask_variance_ratio, mode_gap
 from cnnprobe.tracing.surgery import set_dropout_rate
 from cnnprobe.types import Batch, Images, Key, Model, Outputs, Params, Problem, State
 
