@@ -197,7 +197,8 @@ SHRINKING = optax.exponential_decay(0.01, 100, 0.5)
 KEEPERS = {
     "momentum of 1": (optax.chain(optax.trace(1.0), optax.scale(-0.01)), 1.0),
     "with steps that shrink": (optax.chain(optax.trace(1.0), optax.scale_by_learning_rate(SHRINKING)), 1.0),
-    "momentum of .999": (optax.sgd(0.01, momentum=0.999), 0.999**256),
+    "momentum of .999": (optax.sgd(0.01, momentum=0.999), 0.999**320),
+    "swapped betas": (optax.adam(1e-3, b1=0.999, b2=0.9), 1.0),
     "momentum of .9": (optax.sgd(0.01, momentum=0.9), 0.0),
     "adam": (optax.adam(1e-3), 0.0),
     "adagrad": (optax.adagrad(1e-2), 0.0),
@@ -213,8 +214,10 @@ def test_what_keeps_every_gradient_adds_them_up(name, tiny_bench, short_run, hea
     cause = BY_ID["learning-rate-too-high"]
     seen = healthy._replace(facts={**healthy.facts, **facts}, names={**healthy.names, "update rule": rule})
     found = cause.evidence(seen)
-    assert (found is not None) == (expected == 1.0)
-    assert found is None or ("adds them" in found.sentence and "momentum=0.9" in cause.advice(seen).snippet)
+    assert (found is not None) == (expected > 0)
+    assert found is None or "adds them" in found.sentence
+    kind = "adam(0.001, b1=0.9" if name == "swapped betas" else "sgd("
+    assert found is None or kind in cause.advice(seen).snippet
 
 
 def add_noise():
@@ -227,9 +230,23 @@ def add_noise():
     return optax.chain(optax.GradientTransformation(lambda params: jnp.zeros(1, int), update), optax.sgd(0.1))
 
 
-@pytest.mark.parametrize("optimizer", [optax.lion(1e-4), optax.contrib.schedule_free_sgd(0.1), add_noise()])
-def test_no_sound_optimizer_keeps_every_gradient(optimizer, tiny_bench, short_run):
-    assert not asked(tiny_bench, short_run, optimizer)[0]["past gradients kept"] > 0.9
+SOUND = {
+    "lion": optax.lion(1e-4),
+    "muon": optax.contrib.muon(1e-3),
+    "signs of a momentum": optax.chain(optax.trace(0.9), optax.scale_by_sign(), optax.scale(-1e-3)),
+    "steps of one length": optax.chain(optax.trace(0.9), optax.normalize_by_update_norm(), optax.scale(-0.1)),
+    "prodigy": optax.contrib.prodigy(),
+    "without a schedule": optax.contrib.schedule_free_sgd(0.1),
+    "averaged updates": optax.chain(optax.adam(1e-3), optax.ema(0.99)),
+    "momentum of .99": optax.sgd(0.01, momentum=0.99),
+    "gathered": optax.MultiSteps(optax.adam(1e-3), 4),
+    "noise": add_noise(),
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_no_sound_optimizer_keeps_every_gradient(name, tiny_bench, short_run):
+    assert asked(tiny_bench, short_run, SOUND[name])[0]["past gradients kept"] < 0.2
 
 
 def test_lost_state_is_seen_and_carried_with_the_users_step_size(tiny_bench, short_run, healthy):

@@ -18,6 +18,7 @@ from cnnprobe.doctor.causes import (
     regularisation,
     splits,
     updates,
+    uphill,
 )
 from cnnprobe.doctor.causes.record import Cause
 
@@ -34,6 +35,7 @@ CAUSES: tuple[Cause, ...] = (
     *architecture.CAUSES,
     *maps.CAUSES,
     *regularisation.CAUSES,
+    *uphill.CAUSES,
     *optimisation.CAUSES,
     *non_finite.CAUSES,
     *updates.CAUSES,

@@ -1,7 +1,7 @@
 """What the user's optimizer does with made-up gradients: its rule, its memory, its weight decay. Nothing is trained."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,8 +19,8 @@ ALIKE = 0.01  # relative distance from the median below which two steps are of o
 MOST = 0.9  # share of the parameters that makes a rule
 PARALLEL = 0.999  # cosine
 TOWARD = 0.5  # cosine of a decay with the way to zero; Adam makes signs of it when it is added to the gradient
-RESTS = (64, 256)  # steps without gradients: a momentum of .9 has forgotten all after the first, one of .99 by the last
-FORGOTTEN = 0.05  # of what one gradient does
+RESTS = (64, 256)  # steps without gradients: a momentum of .9 has forgotten all after the first
+FORGOTTEN = 0.05  # share of a step that past gradients make
 LARGEST = 2**21  # parameters, of which some hundred steps take no time
 TINY = 1e-30
 
@@ -38,12 +38,17 @@ class _Asked(NamedTuple):
     late_state: Any  # after that gradient as the thirteenth
 
 
+def _turning(grads: tuple[Params, Params]) -> Iterator[Params]:
+    """A dozen gradients that turn from one draw to another."""
+    for turn in np.linspace(0.5, 2.5, NUM_STEPS):
+        yield jax.tree.map(lambda a, b, t=float(turn): math.cos(t) * a + math.sin(t) * b, *grads)
+
+
 def _ask(step: Step, opt_state: Any, params: Params, grads: tuple[Params, Params]) -> _Asked:
     """A dozen steps whose gradients turn from one draw to another, then one more beside a fresh state."""
     still = jax.tree.map(np.zeros_like, params)
     state = opt_state
-    for turn in np.linspace(0.5, 2.5, NUM_STEPS):
-        mixed = jax.tree.map(lambda a, b, t=float(turn): math.cos(t) * a + math.sin(t) * b, *grads)
+    for mixed in _turning(grads):
         _, state = step(mixed, state, params)
     late, late_state = step(grads[0], state, params)
     first, fresh_state = step(grads[0], opt_state, still)
@@ -111,21 +116,41 @@ def _on_host(leaf: AnyArray) -> np.ndarray:
     return np.asarray(jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
 
 
-def _kept(step: Step, opt_state: Any, grads: Params) -> float:
-    """Share of what past gradients do to a step that is still there after some hundred steps without any.
+def _kept(step: Step, opt_state: Any, grads: tuple[Params, Params]) -> float:
+    """Share of what past gradients do to a step that is still there after some hundred steps without any, in [0, 1].
 
-    Each is held against what a fresh gradient does at that time, as step sizes may change. 0 where next to nothing is
-    left after the first few dozen; NaN where what comes without gradients is no memory, but noise.
+    Their part in a step is what changes its sign with theirs: neither noise nor averages of squares do, and it needs no
+    scale, so that rules whose steps are all of one length are read too.
     """
-    nothing, left = jax.tree.map(np.zeros_like, grads), []
+    nothing = jax.tree.map(np.zeros_like, grads[0])
+    past, opposite = [*_turning(grads)], [*_turning(jax.tree.map(np.negative, grads))]
+    starts = [_after(step, (nothing, opt_state), history) for history in (past, opposite)]
+    parts = [_odd_part(step, starts, grads[0])]
     for num in RESTS:
-        for _ in range(num):
-            update, opt_state = step(nothing, opt_state, nothing)
-        past, fresh = (_flat(step(g, opt_state, nothing)[0]) for g in (nothing, grads))
-        left.append(float(np.linalg.norm(past)) / max(float(np.linalg.norm(fresh - past)), TINY))
-        if not left[-1] > FORGOTTEN:
+        starts = [_after(step, start, [nothing] * num) for start in starts]
+        parts.append(_odd_part(step, starts, grads[0]))
+        if not parts[-1] > FORGOTTEN:
             return 0.0
-    return left[1] / left[0] if _cosine(past, _flat(update)) > PARALLEL else float("nan")
+    return min(parts[-1] / parts[0], 1.0)
+
+
+def _after(step: Step, start: tuple[Params, Any], history: Iterable[Params]) -> tuple[Params, Any]:
+    """Parameters and state behind such gradients."""
+    params, opt_state = start
+    for grads in history:
+        update, opt_state = step(grads, opt_state, params)
+        params = jax.tree.map(np.add, params, jax.device_get(update))
+    return params, opt_state
+
+
+def _odd_part(step: Step, starts: Sequence[tuple[Params, Any]], grads: Params) -> float:
+    """Half of the difference between the directions of the steps from two starts, relative to half of their sum.
+
+    Rules that find their own step size may make one of the steps longer.
+    """
+    steps = (_flat(step(grads, opt_state, params)[0]) for params, opt_state in starts)
+    one, other = (each / max(float(np.linalg.norm(each)), TINY) for each in steps)
+    return float(np.linalg.norm(one - other)) / max(float(np.linalg.norm(one + other)), TINY)
 
 
 def _draws(run: Run) -> tuple[Params, Params]:
@@ -168,7 +193,8 @@ def look_at_optimizer(bench: Bench, run: Run) -> tuple[dict[str, float], dict[st
 
     params = jax.tree.map(np.asarray, run.first[0])
     opt_state = quick_jit(optimizer.init)(params)
-    asked = _ask(step, opt_state, params, _draws(run))
+    grads = _draws(run)
+    asked = _ask(step, opt_state, params, grads)
     num_entries = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(opt_state) if np.ndim(leaf))
     decay, weights = _flat(asked.late) - _flat(asked.late_still), _flat(params)
     rule, size = _rule(asked)
@@ -179,7 +205,7 @@ def look_at_optimizer(bench: Bench, run: Run) -> tuple[dict[str, float], dict[st
     return {
         "optimizer state numbers": float(num_entries),
         "optimizer memory": _memory(asked, num_entries),
-        "past gradients kept": _kept(step, asked.late_state, asked.grads) if may_keep else float("nan"),
+        "past gradients kept": _kept(step, opt_state, grads) if may_keep else float("nan"),
         "sign update share": _sign_share(_flat(asked.late_still)),
         "step size": size,
         "decay a step": rate,
