@@ -601,3 +601,25 @@ def test_gradients_that_end_are_no_death_where_all_is_learnt(reached, is_named, 
     facts = {"last_zero_gradient_share": 1.0, "first_zero_gradient_share": 0.2, "random_features_accuracy": 0.9}
     found = evidence("learning-rate-too-high", healthy, **facts, validation_accuracy=reached)
     assert (found is not None) == is_named
+
+
+STRIDING = {"update_over_gradient": 2.0, "validation_accuracy": 0.1, "end_loss_ratio": 1.02}
+
+
+@pytest.mark.parametrize(
+    ("rule", "changed", "is_named"),
+    [
+        ("slope", {}, True),
+        ("sign", {}, False),  # whose steps do not follow the size of the gradient
+        ("slope", {"validation_accuracy": 0.8}, False),
+        ("slope", {"end_loss_ratio": 0.5}, False),
+        ("slope", {"update_over_gradient": 0.3}, False),
+    ],
+)
+def test_long_steps_that_lead_nowhere_are_worth_a_trial(rule, changed, is_named, healthy):
+    seen = healthy._replace(names={**healthy.names, "update rule": rule})
+    found = evidence("learning-rate-too-high", seen, **{**STRIDING, **changed})
+    assert (found is not None) == is_named
+    if found is not None:
+        assert "2 times its gradient" in found.sentence
+        assert found.strength < 0.9

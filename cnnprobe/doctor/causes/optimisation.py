@@ -20,7 +20,7 @@ from cnnprobe.doctor.harm import NOT_DECISIVE
 from cnnprobe.doctor.learning_curve import FITTED
 from cnnprobe.doctor.looks.optimizer import RESTS
 from cnnprobe.doctor.observation import Observation, fact
-from cnnprobe.doctor.progress import is_solved
+from cnnprobe.doctor.progress import LEARNT, has_learnt, is_solved
 from cnnprobe.doctor.remedies import replace_optimizer, scale_updates
 from cnnprobe.types import Evidence, Remedy
 
@@ -28,6 +28,7 @@ FEWEST_UPDATES = 3  # before the steps can be said to end: gradients may be gath
 FEW_UPDATES = 100.0, 25.0  # of a whole training, in which healthy networks have learnt little
 MANY_BATCHES = 8  # an update, from which gradients are gathered on purpose or by mistake
 KEPT, MUCH_KEPT = "past gradients kept", (0.5, 0.9)  # sound optimizers of ten kinds keep less than .2 (tests)
+STRIDE = "update over gradient"
 LATE = "log10 of late over early step"
 MOST_PATIENCE = 1.0  # decades by which a long training excuses small steps
 REFERENCE = replace_optimizer(ADAM)
@@ -48,6 +49,7 @@ def _overshooting(seen: Observation) -> Evidence | None:
         rising(zeros, max(0.8, highest("last zero gradient share")), 0.98) if _may_have_died(seen) else 0.0,
         graded(fact(seen, "log10 of update over parameter"), highest("log10 of update over parameter") + 0.2, 0.0),
         rising(fact(seen, "non finite loss share"), 0.0, 0.1) if broken else 0.0,
+        _strides(seen),
     )
     if not strength:
         return None
@@ -57,9 +59,21 @@ def _overshooting(seen: Observation) -> Evidence | None:
         "last zero gradient share",
         "dead unit share",
         "log10 of update over parameter",
+        STRIDE,
         "non finite loss share",
     )
     return Evidence(_what_overshoots(seen, is_broken=broken, is_high=jump > start), readings(seen, *names), strength)
+
+
+def _strides(seen: Observation) -> float:
+    """How far steps along the gradient are longer than healthy ones, where nothing was learnt by them.
+
+    How long they may be is a matter of the loss and the network, so that only a trial can tell.
+    """
+    if seen.names.get("update rule") != "slope" or has_learnt(seen) or not fact(seen, "end loss ratio") > LEARNT:
+        return 0.0
+    start = highest(STRIDE, factor=3.0)
+    return NOT_DECISIVE * graded_log(fact(seen, STRIDE), start, 3 * start)
 
 
 def _may_have_died(seen: Observation) -> bool:
@@ -80,6 +94,8 @@ def _what_overshoots(seen: Observation, *, is_broken: bool, is_high: bool) -> st
         clauses.append(f"the loss reaches {jump:.3g} times its start or that of a blind guess")
     if not math.isnan(ratio):
         clauses.append(f"a step changes the kernels by 10^{ratio:.1f} of their size")
+    if _strides(seen) > 0:
+        clauses.append(f"a step goes {fact(seen, STRIDE):.2g} times its gradient, and the loss ends where a guess is")
     if not math.isnan(zeros):
         clauses.append(f"at the end {zeros:.0%} of all gradient entries are exactly zero")
     sentence = "; ".join(clauses)
@@ -113,6 +129,11 @@ def _advise_clearing(seen: Observation) -> Advice:
         " of Adam's two betas the first is the smaller one.",
         f"optimizer = optax.{adam if seen.names.get('update rule') == 'sign' else sgd}",
     )
+
+
+def _smaller(seen: Observation) -> tuple[Remedy, ...]:
+    """The user's own optimizer with smaller steps; the reference too where only a trial can tell that they are long."""
+    return (*_steps(0.1, 0.01, 0.001), REFERENCE) if _strides(seen) > 0 else _steps(0.1, 0.01, 0.001)
 
 
 def _advise_smaller(_: Observation) -> Advice:
@@ -245,7 +266,7 @@ def _advise_larger(seen: Observation) -> Advice:
     much = f", 10^{decades} times these" if decades > 0 else ""
     return Advice(
         f"Take larger steps{much}. If the step size itself looks right, look for gradient clipping, a large epsilon,"
-        f" or a schedule near zero (an update is {fact(seen, 'update over gradient'):.2g} times its gradient).",
+        f" or a schedule near zero (an update is {fact(seen, STRIDE):.2g} times its gradient).",
         f"optimizer = optax.chain(optimizer, optax.scale(1e{decades}))" if decades > 0 else ADVICE_REFERENCE,
     )
 
@@ -262,7 +283,7 @@ CAUSES = (
         "optimisation",
         *first_of(
             Way(_adding_up, _update_often, _advise_clearing),
-            Way(_overshooting, lambda _: _steps(0.1, 0.01, 0.001), _advise_smaller),
+            Way(_overshooting, _smaller, _advise_smaller),
         ),
         "Above twice the inverse of the largest curvature a step ends higher than it began. One such step can push"
         " every ReLU of a layer below zero for all images; then only the output bias still moves, and it follows the"

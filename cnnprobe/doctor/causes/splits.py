@@ -169,6 +169,8 @@ CAUSES = (
             "Barz & Denzler, Do we train on test data?, Journal of Imaging 2020",
         ),
         is_harmful=_is_flattered,
+        shows_harm=_is_flattered,
+        harms_late=True,  # images flatter once they are learnt by heart
         stands_alone=True,
         look_alikes=(
             "No curve gives it away: a small gap between training and validation is what one hopes for. Comparing the"
