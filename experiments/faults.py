@@ -306,6 +306,7 @@ EXPECTED: dict[str, str] = {  # the cause that each fault is
     "growing_weights": "weight-decay-too-strong",
     "trunk_in_state": "parameters-not-updated",
     "loud_init": "init-scale-wrong",
+    "quiet_init": "init-scale-wrong",
     "sigmoid_tower": "vanishing-signal",
     "pool_of_rows": "spatial-collapse",
     "windows_of_one_side": "spatial-collapse",
@@ -341,6 +342,7 @@ OWN_NETWORK = frozenset(  # faults that bring a network
 
 
 TWINS: dict[str, str] = {  # the variant of `healthy` that has all of the fault but what is wrong; "adam" for the others
+    "quiet_init": "sgd with large steps",
     "raw_pixels": "sgd with large steps",
     "sum_loss": "sgd with large steps",
     "squared_error": "sgd with large steps",

@@ -102,16 +102,26 @@ def trunk_in_state(problem: Problem) -> Problem:
     return problem._replace(model=Model(divided, joined))
 
 
-def loud_init(problem: Problem) -> Problem:
-    """Kernels that start at ten times their size."""
+def _drawn_times(problem: Problem, factor: float) -> Problem:
+    """Kernels that start at so many times their size."""
     init, apply = problem.model
 
-    def loud(key: Key, images: Images) -> tuple[Params, State]:
-        """The larger parameters."""
+    def scaled(key: Key, images: Images) -> tuple[Params, State]:
+        """The larger or smaller parameters."""
         params, state = init(key, images)
-        return jax.tree.map(lambda leaf: leaf * 10 if leaf.ndim > 1 else leaf, params), state
+        return jax.tree.map(lambda leaf: leaf * factor if leaf.ndim > 1 else leaf, params), state
 
-    return problem._replace(model=Model(loud, apply))
+    return problem._replace(model=Model(scaled, apply))
+
+
+def loud_init(problem: Problem) -> Problem:
+    """Kernels that start at ten times their size."""
+    return _drawn_times(problem, 10.0)
+
+
+def quiet_init(problem: Problem) -> Problem:
+    """Kernels that start at a tenth of their size, as where a variance is taken for a standard deviation, under SGD."""
+    return _drawn_times(problem, 0.1)._replace(optimizer=optax.sgd(0.1))
 
 
 def sigmoid_tower(problem: Problem) -> Problem:
@@ -299,6 +309,7 @@ NETWORK_FAULTS: tuple[Remedy, ...] = (
     growing_weights,
     trunk_in_state,
     loud_init,
+    quiet_init,
     sigmoid_tower,
     pool_of_rows,
     windows_of_one_side,

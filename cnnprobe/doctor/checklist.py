@@ -13,7 +13,7 @@ from cnnprobe.doctor.changes import CHANGES, Build, Change
 from cnnprobe.doctor.diagnose import RUN_SHARE, SHORTEST
 from cnnprobe.doctor.observation import Observation
 from cnnprobe.doctor.observe import observe
-from cnnprobe.doctor.orientation import largest_wins
+from cnnprobe.doctor.orientation import largest_wins, reading_of
 from cnnprobe.doctor.trial import Plan, control, make_plan, run_twin
 from cnnprobe.training.validate import check_problem
 from cnnprobe.types import Problem
@@ -74,7 +74,8 @@ def checklist(problem: Problem, *, budget_seconds: float = 180.0) -> tuple[Line,
     check_problem(problem)
     check_at_least("budget_seconds", budget_seconds, SHORTEST)
     deadline, seconds = time.monotonic() + budget_seconds, RUN_SHARE / 2 * budget_seconds
-    bench = largest_wins(make_bench(problem, seconds=2 * seconds))
+    bench = make_bench(problem, seconds=2 * seconds)
+    bench = largest_wins(bench, reading_of(bench))
     seen = observe(bench, seconds=seconds, deadline=deadline)
     plan = make_plan(seen, run_seconds=seconds, deadline=deadline)
     return (*_looks(seen), *_tests(plan, seen))

@@ -9,7 +9,7 @@ from cnnprobe.checks import check_at_least, check_callable
 from cnnprobe.doctor.bench import make_bench
 from cnnprobe.doctor.conclude import conclude, unreadable
 from cnnprobe.doctor.observe import observe
-from cnnprobe.doctor.orientation import for_the_users_own, largest_wins
+from cnnprobe.doctor.orientation import for_the_users_own, largest_wins, reading_of
 from cnnprobe.doctor.other_seeds import with_other_seeds
 from cnnprobe.doctor.rank import suspect, weigh
 from cnnprobe.doctor.trial import Tell, make_plan, say_nothing
@@ -58,9 +58,11 @@ def diagnose(
     deadline, run_seconds = started + budget_seconds, RUN_SHARE * budget_seconds
     tell("reading the data")
     try:
-        bench = largest_wins(make_bench(problem, seconds=run_seconds))._replace(mesh=mesh)
+        bench = make_bench(problem, seconds=run_seconds)._replace(mesh=mesh)
     except Exception as error:  # the user's loader or preprocessing may raise anything
         return unreadable(error, started)
+    reading = reading_of(bench)
+    bench = largest_wins(bench, reading)
     tell("running the network as it is")
     seen = observe(bench, seconds=run_seconds, deadline=deadline)
     plan = make_plan(seen, run_seconds=run_seconds, deadline=deadline, tell=tell)
@@ -69,4 +71,4 @@ def diagnose(
     tell(f"suspected: {'; '.join(item.cause.title for item in suspects) or 'nothing'}")
     weighed = weigh(plan, seen, suspects)
     diagnosis = conclude(weighed.plan, weighed.seen, weighed.findings, weighed.untried, started)
-    return diagnosis if bench.problem is problem else for_the_users_own(diagnosis)
+    return for_the_users_own(diagnosis, reading)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from cnnprobe.tracing.calls import trace_call
+from cnnprobe.tracing.calls import Call, trace_call
 from cnnprobe.tracing.layers import Layer, find_structure
 
 
@@ -17,7 +17,11 @@ def fan_ins(fn: Callable, params: Any, *args: Any) -> dict[str, int]:
     >>> fan_ins(lambda w, x: x @ w.T, np.ones((3, 4)), np.ones((2, 4)))
     {'params': 4}
     """
-    call = trace_call(fn, (params, *args), {}, [0])
+    return fans_of(trace_call(fn, (params, *args), {}, [0]))
+
+
+def fans_of(call: Call) -> dict[str, int]:
+    """The same of a call that was traced with the origins of its parameters."""
     layers = find_structure(call.program, call.origins).layers
     return {path: _fan_in(layer) for layer in layers if len(layer.kernel_params) == 1 for path in layer.kernel_params}
 

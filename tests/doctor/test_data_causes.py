@@ -74,6 +74,10 @@ LOOK_ALIKES = [
     ("label-noise", {"random features z": 1.0, "pixel neighbours z": 0.0}),  # labels that belong to other images
     ("label-noise", {"label conflict share": 0.9}),  # labels that change from pass to pass
     ("label-noise", {"random features accuracy": 0.15}),  # images that are hard for simple features
+    (
+        "label-noise",
+        {"training accuracy": 0.9, "validation accuracy": 0.85},
+    ),  # a network that is right for more of them
     ("class-missing-from-split", {"label out of range share": 0.1}),  # labels that count from 1
     ("train-valid-overlap", {"validation overlap share": 0.01}),  # duplicates of the data set itself
     ("augmentation-destroys-signal", {"training batch accuracy": 0.75}),  # the network can read what features cannot

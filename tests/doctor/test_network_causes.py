@@ -321,6 +321,15 @@ def test_what_bends_between_layers(model, bends, pools, tiny_bench):
     assert (facts["hidden nonlinearities"] > 0, facts["max pools"]) == (bends, pools)
 
 
+@pytest.mark.parametrize(("gain", "said"), [(0.1, "or smaller"), (0.5, ""), (1.0, ""), (2.0, ""), (14.0, "or more")])
+def test_kernels_that_shrink_or_blow_up_signals_are_worth_a_trial(gain, said, healthy):
+    found = evidence("init-scale-wrong", healthy, kernel_gain=gain)
+    assert (found is not None) == bool(said)
+    if found is not None:
+        assert said in found.sentence
+        assert found.strength < 0.9
+
+
 def test_linear_network_is_named(healthy):
     assert evidence("no-nonlinearity", healthy, hidden_nonlinearities=0.0, max_pools=0.0).strength == 1.0
     assert evidence("no-nonlinearity", healthy, hidden_nonlinearities=1.0, max_pools=0.0) is None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnnprobe.doctor.causes import CAUSES
-from cnnprobe.doctor.looks.structure import graph_rows, look_at_structure
+from cnnprobe.doctor.looks.structure import graph_rows, kernel_gains, look_at_structure
 from cnnprobe.doctor.remedies_network import insert_relu_behind
 from cnnprobe.models.chain import batch_norm, chain, conv, dense, dropout, function
 from cnnprobe.models.networks import residual_cnn
@@ -17,7 +17,7 @@ from cnnprobe.types import Model
 
 
 def test_rows_of_a_small_network(tiny_bench):
-    weights = jax.eval_shape(tiny_bench.problem.model.init, jax.random.key(0), tiny_bench.train.images)
+    weights = tiny_bench.problem.model.init(jax.random.key(0), tiny_bench.train.images)
     facts, _, rows = look_at_structure(tiny_bench, weights)
     assert [row.name for row in rows] == ["input", "conv1", "conv2", "dense1", "dense2"]
     assert sum(row.num_params for row in rows) == facts["number of parameters"]
@@ -97,3 +97,21 @@ def test_straight_dense_layers_speak_for_a_missing_activation(healthy):
     (cause,) = (cause for cause in CAUSES if cause.id == "no-nonlinearity")
     assert "between dense1 and the dense layer behind it" in cause.evidence(seen).sentence
     assert "Put a ReLU behind dense1" in cause.advice(seen).text
+
+
+def test_gain_of_a_kernel_is_its_size_beside_its_fan_in():
+    kernels = {
+        "a": np.full((4, 3), 0.5),
+        "b": np.full((3, 3, 1, 2), -2.0),
+        "head": np.zeros((2, 2)),
+        "bias": np.ones(9),
+    }
+    assert kernel_gains(kernels, {"a": 4, "b": 9, "head": 2}) == pytest.approx([1.0, 6.0])
+
+
+@pytest.mark.parametrize("factor", [0.1, 1.0, 10.0])
+def test_gain_follows_the_scale_of_the_kernels(factor, tiny_bench):
+    params, state = tiny_bench.problem.model.init(jax.random.key(0), tiny_bench.train.images)
+    scaled = jax.tree.map(lambda leaf: leaf * factor if leaf.ndim > 1 else leaf, params)
+    facts, _, _ = look_at_structure(tiny_bench, (scaled, state))
+    assert facts["kernel gain"] == pytest.approx(factor * 2**0.5, rel=0.1)  # as He draws them

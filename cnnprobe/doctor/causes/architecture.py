@@ -8,8 +8,18 @@ import numpy as np
 
 from cnnprobe.doctor.causes import augmentation, corrupt, inputs, labels, non_finite, optimisation, pairing
 from cnnprobe.doctor.causes.loss import is_over_axes
-from cnnprobe.doctor.causes.record import Advice, Cause, graded_log, highest, lowest, readings, rising
-from cnnprobe.doctor.harm import DECISIVE
+from cnnprobe.doctor.causes.record import (
+    Advice,
+    Cause,
+    Way,
+    first_of,
+    graded_log,
+    highest,
+    lowest,
+    readings,
+    rising,
+)
+from cnnprobe.doctor.harm import DECISIVE, NOT_DECISIVE
 from cnnprobe.doctor.looks.forward import COPIES
 from cnnprobe.doctor.observation import Observation, fact
 from cnnprobe.doctor.progress import has_learnt
@@ -25,6 +35,11 @@ from cnnprobe.doctor.remedies_network import (
 from cnnprobe.types import Evidence, Problem, Remedy
 
 STILL_ALIKE = 0.9  # cosine of two units that started as copies: what they read behind them tells them apart slowly
+GAIN = "kernel gain"
+FAR, FURTHEST = (
+    3.0,
+    10.0,
+)  # times outside of the healthy gains, where a trial is worth it and where it is asked for most
 FADED = 1e-4  # of the largest gradient, or of the outputs: what is left of none
 ERASED = 1e-6  # share of the outputs that depends on the image: what rounding leaves of nothing
 UPSTREAM = 0.5  # strength from which another cause is held to have killed the units
@@ -65,6 +80,22 @@ def _loud(seen: Observation) -> Evidence | None:
         "scale: the weights are drawn too large."
     )
     return Evidence(sentence, readings(seen, "initial loss ratio", "input standard deviation"), strength)
+
+
+def _off_scale(seen: Observation) -> Evidence | None:
+    """Kernels whose layers shrink or blow up what they are given; what that costs only a trial can tell.
+
+    Behind a normalisation the outputs do not show it: there the same step moves large weights less.
+    """
+    gain, (low, high) = fact(seen, GAIN), (lowest(GAIN), highest(GAIN))
+    quiet, loud = graded_log(gain, low / FAR, low / FURTHEST), graded_log(gain, FAR * high, FURTHEST * high)
+    if not max(quiet, loud):
+        return None
+    sentence = (
+        f"As they are drawn, half of the kernels make what they are given {gain:.2g} times as large or"
+        f" {'smaller' if quiet else 'more'} in each layer; in healthy networks it is {low:.2g} to {high:.2g} times."
+    )
+    return Evidence(sentence, readings(seen, GAIN, "initial loss ratio"), NOT_DECISIVE * max(quiet, loud))
 
 
 def _is_erased(seen: Observation) -> bool:
@@ -314,18 +345,18 @@ CAUSES = (
     ),
     Cause(
         "init-scale-wrong",
-        "the weights are drawn too large",
+        "the weights are drawn at a wrong scale",
         "architecture",
-        _loud,
-        lambda _: (redraw_parameters,),
-        _advise_init,
-        "Each layer multiplies its signal by the scale of its weights; a network that starts sure and wrong spends its "
-        "training on coming back.",
+        *first_of(*(Way(evidence, lambda _: (redraw_parameters,), _advise_init) for evidence in (_loud, _off_scale))),
+        "Each layer multiplies its signal by the scale of its weights. A network that starts sure and wrong spends its "
+        "training on coming back; in one whose layers shrink their signals neither images nor gradients get through.",
         ("He, Zhang, Ren & Sun, Delving deep into rectifiers, ICCV 2015",),
         look_alikes=(
             "`inputs-not-scaled` starts with a huge loss too, but from wide inputs; here they are of a usual scale."
-            " Such a network may still learn its training images, so only the trial says what it costs."
+            " Such a network may still learn its training images, so only the trial says what it costs. Weights that"
+            " are too small end like `updates-too-small`, since no gradient comes through."
         ),
+        explains=("vanishing-signal",),
     ),
     Cause(
         "symmetric-init",

@@ -31,7 +31,16 @@ def contradicted_share(seen: Observation) -> float:
     linked = pairing_z(seen) > LINKED_Z
     found = fact(seen, "random features accuracy") >= FOUND * (1 - share)
     is_told = linked and found and fact(seen, "images read") >= FEWEST_READ and not dealt_anew_share(seen) > MOVED
-    return share if is_told else math.nan
+    return share if is_told and not _is_refuted(seen, share) else math.nan
+
+
+def _is_refuted(seen: Observation, share: float) -> bool:
+    """Whether the network is right on more labels than such noise leaves, and has not learnt them by heart.
+
+    Then they are not wrong, but hard to tell for simple features: what is learnt by heart does not carry over.
+    """
+    fitted, reached = fact(seen, "training accuracy"), fact(seen, "validation accuracy")
+    return seen.bench.has_valid and min(fitted, reached) > 1 - share + MARGIN and fitted - reached < MARGIN
 
 
 def is_limited_by_noise(seen: Observation) -> bool:
