@@ -36,10 +36,7 @@ from cnnprobe.types import Evidence, Problem, Remedy
 
 STILL_ALIKE = 0.9  # cosine of two units that started as copies: what they read behind them tells them apart slowly
 GAIN = "kernel gain"
-FAR, FURTHEST = (
-    3.0,
-    10.0,
-)  # times outside of the healthy gains, where a trial is worth it and where it is asked for most
+FAR, FURTHEST = 3.0, 10.0  # times outside of the healthy gains: where a trial is worth it, and where most so
 FADED = 1e-4  # of the largest gradient, or of the outputs: what is left of none
 ERASED = 1e-6  # share of the outputs that depends on the image: what rounding leaves of nothing
 UPSTREAM = 0.5  # strength from which another cause is held to have killed the units

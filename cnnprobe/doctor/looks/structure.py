@@ -60,8 +60,8 @@ def kernel_gains(params: Params, fans: Mapping[str, int]) -> list[float]:
     That is by how much a layer changes the size of what it is given. Kernels of zeros, with which residual branches and
     heads may start, are left out.
     """
-    kernels = {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    sizes = {name: float(np.sqrt(np.mean(np.square(kernels[name], dtype=np.float64)))) for name in fans}
+    leaves = {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    sizes = {name: float(np.sqrt(np.mean(np.square(np.asarray(leaves[name], np.float64))))) for name in fans}
     return [size * math.sqrt(fans[name]) for name, size in sizes.items() if 0 < size < math.inf]
 
 
