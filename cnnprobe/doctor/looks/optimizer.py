@@ -21,7 +21,7 @@ PARALLEL = 0.999  # cosine
 TOWARD = 0.5  # cosine of a decay with the way to zero; Adam makes signs of it when it is added to the gradient
 RESTS = (64, 256)  # steps without gradients: a momentum of .9 has forgotten all after the first
 FORGOTTEN = 0.05  # share of a step that past gradients make
-LARGEST = 2**21  # parameters, of which some hundred steps take no time
+LARGEST = 2**20  # parameters, of which some hundred steps take a second or two
 TINY = 1e-30
 
 Step = Callable[[Params, Any, Params], tuple[Params, Any]]
