@@ -162,7 +162,7 @@ def kill_benchmark(folder, num_kills, rng):
 def ask(folder, question):
     """Diagnoses or repairs a problem of small steps, and writes what was found."""
     data, valid = separable(60), separable(40, seed=1)
-    slow = optax.sgd(1e-4)
+    slow = optax.sgd(1e-5)
     problem = Problem(LINEAR, cross_entropy, slow, data, valid, num_classes=3, batch_size=8, num_epochs=8)
     if question == "repair":
         repaired = repair(problem, budget_seconds=360.0)
