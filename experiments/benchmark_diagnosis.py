@@ -49,23 +49,30 @@ class Case(NamedTuple):
 
 
 def cases(split: str) -> list[Case]:
-    """Every fault and every healthy variant on every data set, in each network that the split has.
-
-    A fault that lies in a network of its own stands once for each data set, in either split.
-    """
-    from experiments.faults import FAULTS, OWN_NETWORK
+    """Every fault and every healthy variant on every data set, in each network that the split has."""
+    from experiments.faults import FAULTS
     from experiments.healthy import HEALTHY
     from experiments.networks import NETWORKS
 
     kept = [name for name in NETWORKS if split == "all" or (name in CALIBRATED) == (split == "calibration")]
     variants = [("healthy", name, kept) for name in HEALTHY]
-    variants += [("fault", name, ["plain"] if name in OWN_NETWORK else kept) for name in FAULTS]
+    variants += [("fault", name, networks_for(name, kept)) for name in FAULTS]
     return [
         Case(dataset, network, kind, name)
         for kind, name, networks in variants
         for dataset in CHOICES
         for network in networks
     ]
+
+
+def networks_for(fault: str, kept: Sequence[str]) -> list[str]:
+    """Those of a split that a fault can be planted in; one that brings a network of its own stands under the plain one.
+
+    Such a fault is in either split, and its healthy twin is the plain network.
+    """
+    from experiments.faults import NOT_IN, OWN_NETWORK
+
+    return ["plain"] if fault in OWN_NETWORK else [name for name in kept if name not in NOT_IN.get(fault, ())]
 
 
 def chosen(split: str, *, only: str | None, subset: int | None, seed: int) -> list[Case]:

@@ -8,9 +8,8 @@ import numpy as np
 from jaxtyping import Array
 
 from cnnprobe.data.sampling import num_examples, take, to_dataset
-from cnnprobe.models.plain import conv, init_conv, init_dense
 from cnnprobe.types import Dataset, Images, Key, Model, Params, Problem, Remedy, State
-from experiments.planting import average_pool, count_classes, feed, keep, relabel, valid_of, with_loader
+from experiments.planting import count_classes, feed, keep, relabel, valid_of, with_loader
 
 
 def reshuffled_labels(problem: Problem) -> Problem:
@@ -89,30 +88,6 @@ def wrong_metric(problem: Problem) -> Problem:
     return problem._replace(predict=lambda outputs: jnp.argmax(outputs, axis=-1) + 1)
 
 
-def spatial_collapse(problem: Problem) -> Problem:
-    """An average pool, written for larger images, that leaves one place for the last three of four convolutions."""
-    num_classes = count_classes(problem)
-    window = min(np.shape(take(problem.train, [0]).images)[1:3])
-
-    def init(key: Key, images: Images) -> tuple[Params, State]:
-        """Four convolutions and a head."""
-        *keys, last = jax.random.split(key, 5)
-        sizes = zip(keys, (images.shape[-1], 16, 32, 32), (16, 32, 32, 32), strict=True)
-        params = {f"conv{i}": init_conv(k, before, after) for i, (k, before, after) in enumerate(sizes)}
-        num_places = (images.shape[1] // window) * (images.shape[2] // window)
-        return {**params, "head": init_dense(last, 32 * num_places, num_classes)}, {}
-
-    def apply(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
-        """Logits of each image."""
-        del key, train
-        x = average_pool(jax.nn.relu(conv(params["conv0"], jnp.asarray(images))), window)
-        for i in range(1, 4):
-            x = jax.nn.relu(conv(params[f"conv{i}"], x))
-        return x.reshape(len(x), -1) @ params["head"]["kernel"] + params["head"]["bias"], state
-
-    return problem._replace(model=Model(init, apply))
-
-
 def valid_upside_down(problem: Problem) -> Problem:
     """Validation images that were read from the last row to the first."""
     prepare = problem.preprocess_valid or problem.preprocess or (lambda images: images)
@@ -147,7 +122,6 @@ DATA_FAULTS: tuple[Remedy, ...] = (
     leaked_validation,
     destroying_augmentation,
     wrong_metric,
-    spatial_collapse,
     valid_upside_down,
     bytes_wrapped,
     augmented_inside,

@@ -13,9 +13,11 @@ import optax
 from jaxtyping import Array, Float
 
 from cnnprobe.checks import check_one_of
+from cnnprobe.data.sampling import take
 from cnnprobe.models.networks import small_cnn
-from cnnprobe.models.plain import conv, init_conv, init_dense, max_pool
+from cnnprobe.tracing.surgery import replace_activation
 from cnnprobe.types import Images, Key, Labels, Model, Params, Problem, Remedy, State
+from experiments.brought_networks import BROUGHT_NETWORKS
 from experiments.data_faults import DATA_FAULTS
 from experiments.network_faults import NETWORK_FAULTS
 from experiments.planting import count_classes, feed, keep, labels_of, map_outputs, relabel
@@ -182,14 +184,11 @@ def constant_init(problem: Problem) -> Problem:
     return problem._replace(model=Model(constant, apply))
 
 
-def dropout_too_strong(problem: Problem) -> Problem:
-    """The dropout rate taken for the share to keep: 95 % of the features are dropped."""
-    return problem._replace(model=small_cnn(count_classes(problem), dropout_rate=0.95))
-
-
 def statistics_never_updated(problem: Problem) -> Problem:
-    """Batch normalisation whose running statistics stay as they were initialised."""
-    init, apply = small_cnn(count_classes(problem), batch_norm=True)
+    """Running statistics that stay as they were initialised; a network without any gets batch normalisation."""
+    images = take(problem.train, [0]).images
+    _, held = jax.eval_shape(problem.model.init, jax.random.key(0), jnp.asarray(images, jnp.float32))
+    init, apply = problem.model if jax.tree.leaves(held) else small_cnn(count_classes(problem), batch_norm=True)
 
     def forgetful(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
         """The model with the state that it was given."""
@@ -199,30 +198,15 @@ def statistics_never_updated(problem: Problem) -> Problem:
 
 
 def no_nonlinearity(problem: Problem) -> Problem:
-    """Layers with nothing between them."""
-    return problem._replace(model=small_cnn(count_classes(problem), activation=lambda x: x))
+    """Layers with nothing between them but pools and normalisations."""
+    init, apply = problem.model
 
+    def linear(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
+        """The model without its activations."""
+        run = replace_activation(lambda p, s, x, k: apply(p, s, x, key=k, train=train), None, lambda x: x)
+        return run(params, state, images, key)
 
-def missing_flatten(problem: Problem) -> Problem:
-    """A dense layer on every place of the map: scores for each pixel, and a loss that takes the mean over them."""
-    num_classes, loss = count_classes(problem), problem.loss
-
-    def init(key: Key, images: Images) -> tuple[Params, State]:
-        """A convolution and a head."""
-        first, second = jax.random.split(key)
-        return {"conv": init_conv(first, images.shape[-1], 16), "head": init_dense(second, 16, num_classes)}, {}
-
-    def apply(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
-        """Scores of every place."""
-        del key, train
-        features = max_pool(jax.nn.relu(conv(params["conv"], jnp.asarray(images))))
-        return features @ params["head"]["kernel"] + params["head"]["bias"], state
-
-    def loss_of_places(outputs: Array, labels: Labels) -> Float[Array, ""]:
-        """The loss averaged over places."""
-        return loss(outputs, jnp.broadcast_to(labels[:, None, None], outputs.shape[:3]))
-
-    return problem._replace(model=Model(init, apply), loss=loss_of_places)
+    return problem._replace(model=Model(init, linear))
 
 
 FAULTS: dict[str, Remedy] = {
@@ -251,12 +235,11 @@ FAULTS: dict[str, Remedy] = {
         frozen_trunk,
         strong_weight_decay,
         constant_init,
-        dropout_too_strong,
         statistics_never_updated,
         no_nonlinearity,
-        missing_flatten,
         *DATA_FAULTS,
         *NETWORK_FAULTS,
+        *BROUGHT_NETWORKS,
     )
 }
 
@@ -289,7 +272,10 @@ EXPECTED: dict[str, str] = {  # the cause that each fault is
     "dropout_too_strong": "dropout-too-strong",
     "statistics_never_updated": "batch-statistics-mismatch",
     "no_nonlinearity": "no-nonlinearity",
+    "no_nonlinearity_nnx": "no-nonlinearity",
     "missing_flatten": "missing-flatten",
+    "missing_flatten_linen": "missing-flatten",
+    "missing_flatten_nnx": "missing-flatten",
     "reshuffled_labels": "labels-reshuffled-each-epoch",
     "mispairing_loader": "labels-unrelated-to-images",
     "labels_one_late": "labels-unrelated-to-images",
@@ -308,6 +294,8 @@ EXPECTED: dict[str, str] = {  # the cause that each fault is
     "loud_init": "init-scale-wrong",
     "quiet_init": "init-scale-wrong",
     "sigmoid_tower": "vanishing-signal",
+    "sigmoid_tower_linen": "vanishing-signal",
+    "sigmoid_tower_nnx": "vanishing-signal",
     "pool_of_rows": "spatial-collapse",
     "windows_of_one_side": "spatial-collapse",
     "signs_cut_off": "parameters-not-updated",
@@ -324,21 +312,11 @@ EXPECTED: dict[str, str] = {  # the cause that each fault is
     "dropout_in_evaluation": "dropout-on-logits",
     "dropout_mask_shared": "dropout-mask-shared",
 }
-OWN_NETWORK = frozenset(  # faults that bring a network
-    {
-        "dropout_in_evaluation",
-        "dropout_mask_shared",
-        "dropout_too_strong",
-        "missing_flatten",
-        "no_nonlinearity",
-        "pool_of_rows",
-        "sigmoid_tower",
-        "signs_cut_off",
-        "spatial_collapse",
-        "statistics_never_updated",
-        "windows_of_one_side",
-    }
-)
+OWN_NETWORK = frozenset(fault.__name__ for fault in BROUGHT_NETWORKS)
+NOT_IN: dict[str, tuple[str, ...]] = {  # faults that networks have no place for, and these
+    "no_nonlinearity": ("residual", "nnx"),  # activations behind sums of layers; a division by what each image has
+    "statistics_never_updated": ("nnx",),  # it keeps none
+}
 
 
 TWINS: dict[str, str] = {  # the variant of `healthy` that has all of the fault but what is wrong; "adam" for the others

@@ -1,22 +1,17 @@
 """Faults of the network, its loss and its optimizer, beside those of `faults`; each is a function of the problem."""
 
-import math
-from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from cnnprobe.models.linen import from_linen
-from cnnprobe.models.networks import small_cnn
-from cnnprobe.models.plain import conv, dropout, init_conv, init_dense, max_pool
+from cnnprobe.models.plain import dropout
 from cnnprobe.trees import leaf_name, per_layer
 from cnnprobe.types import Images, Key, Labels, Model, Params, Problem, Remedy, State
-from experiments.planting import count_classes, map_outputs
+from experiments.planting import count_classes, map_features, map_outputs
 
 # --- loss ---
 
@@ -124,79 +119,6 @@ def quiet_init(problem: Problem) -> Problem:
     return _drawn_times(problem, 0.1)._replace(optimizer=optax.sgd(0.1))
 
 
-def sigmoid_tower(problem: Problem) -> Problem:
-    """Six dense layers, each of which ends in a sigmoid."""
-    num_classes = count_classes(problem)
-
-    def init(key: Key, images: Images) -> tuple[Params, State]:
-        """The layers and a head."""
-        widths = [math.prod(images.shape[1:]), *(64,) * 6, num_classes]
-        keys = jax.random.split(key, len(widths) - 1)
-        layers = [init_dense(*sizes) for sizes in zip(keys, widths[:-1], widths[1:], strict=True)]
-        return {f"dense{i}": layer for i, layer in enumerate(layers)}, {}
-
-    def apply(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
-        """Logits of each image."""
-        del key, train
-        x = jnp.asarray(images).reshape(len(images), -1)
-        for i in range(6):
-            x = jax.nn.sigmoid(x @ params[f"dense{i}"]["kernel"] + params[f"dense{i}"]["bias"])
-        return x @ params["dense6"]["kernel"] + params["dense6"]["bias"], state
-
-    return problem._replace(model=Model(init, apply))
-
-
-def _two_convolutions(problem: Problem, features: Callable[[Array], Array]) -> Problem:
-    """Two convolutions, each with a pool behind it, then a head on what `features` makes of their maps."""
-    num_classes = count_classes(problem)
-
-    def maps(params: Params, images: Images) -> Array:
-        """The features that the head reads."""
-        x = max_pool(jax.nn.relu(conv(params["conv0"], jnp.asarray(images))))
-        return features(max_pool(conv(params["conv1"], x)))
-
-    def init(key: Key, images: Images) -> tuple[Params, State]:
-        """The layers."""
-        keys = jax.random.split(key, 3)
-        params = {"conv0": init_conv(keys[0], images.shape[-1], 16), "conv1": init_conv(keys[1], 16, 32)}
-        return {**params, "head": init_dense(keys[2], maps(params, images).shape[1], num_classes)}, {}
-
-    def apply(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
-        """Logits of each image."""
-        del key, train
-        return maps(params, images) @ params["head"]["kernel"] + params["head"]["bias"], state
-
-    return problem._replace(model=Model(init, apply))
-
-
-def pool_of_rows(problem: Problem) -> Problem:
-    """A global pool over the axes of maps with channels in front, which are width and channels here."""
-    return _two_convolutions(problem, lambda x: jax.nn.relu(x).mean(axis=(2, 3)))
-
-
-class _AlongTheWidth(nn.Module):
-    """Convolutions whose `kernel_size` is one number, as for square windows elsewhere."""
-
-    num_classes: int
-
-    @nn.compact
-    def __call__(self, x: Images) -> Array:
-        """Logits of each image."""
-        for features in (16, 32):
-            x = nn.max_pool(nn.relu(nn.Conv(features, kernel_size=3)(x)), (2, 2), (2, 2))
-        return nn.Dense(self.num_classes)(x.mean((1, 2)))
-
-
-def windows_of_one_side(problem: Problem) -> Problem:
-    """Windows along the width alone."""
-    return problem._replace(model=from_linen(_AlongTheWidth(count_classes(problem))))
-
-
-def signs_cut_off(problem: Problem) -> Problem:
-    """Signs of features, meant to let gradients straight through, with a parenthesis that takes their own path away."""
-    return _two_convolutions(problem, lambda x: (x + jax.lax.stop_gradient(jnp.sign(x)) - x).reshape(len(x), -1))
-
-
 def class_without_unit(problem: Problem) -> Problem:
     """A model that has no score for the last class."""
     return map_outputs(problem, lambda outputs: outputs[..., :-1])
@@ -277,28 +199,24 @@ def dropout_on_logits(problem: Problem) -> Problem:
     return problem._replace(model=Model(init, dropped))
 
 
+def dropout_too_strong(problem: Problem) -> Problem:
+    """The dropout rate taken for the share to keep: 95 % of the features are dropped."""
+    return map_features(problem, lambda features, key, train: dropout(key, features, rate=0.95, train=train))
+
+
 def dropout_in_evaluation(problem: Problem) -> Problem:
-    """A network with dropout that is always in training mode."""
-    init, apply = small_cnn(count_classes(problem), dropout_rate=0.8)
-
-    def always(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
-        """The model in training mode."""
-        del train
-        return apply(params, state, images, key=key, train=True)
-
-    return problem._replace(model=Model(init, always))
+    """Dropout of features that does not ask for the mode."""
+    return map_features(problem, lambda features, key, _: dropout(key, features, rate=0.8, train=True))
 
 
 def dropout_mask_shared(problem: Problem) -> Problem:
-    """A network with dropout that gives each image the same key, so that all lose the same nine features in ten."""
-    init, apply = small_cnn(count_classes(problem), dropout_rate=0.9)
+    """One mask for all images, which then lose the same nine features in ten."""
 
-    def shared(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
-        """The model on one image at a time."""
-        outputs = jax.vmap(lambda image: apply(params, state, image[None], key=key, train=train)[0][0])
-        return outputs(jnp.asarray(images)), state
+    def shared(features: Array, key: Key, train: bool) -> Array:
+        """The features that the mask leaves."""
+        return features * dropout(key, jnp.ones(features.shape[1:]), rate=0.9, train=train)
 
-    return problem._replace(model=Model(init, shared))
+    return map_features(problem, shared)
 
 
 NETWORK_FAULTS: tuple[Remedy, ...] = (
@@ -310,16 +228,13 @@ NETWORK_FAULTS: tuple[Remedy, ...] = (
     trunk_in_state,
     loud_init,
     quiet_init,
-    sigmoid_tower,
-    pool_of_rows,
-    windows_of_one_side,
-    signs_cut_off,
     class_without_unit,
     norm_of_zeros,
     parameters_in_float16,
     biases_below_zero,
     images_mixed,
     dropout_on_logits,
+    dropout_too_strong,
     dropout_in_evaluation,
     dropout_mask_shared,
 )

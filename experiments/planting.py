@@ -1,11 +1,13 @@
-"""What faults are planted with: other images, other labels, other outputs."""
+"""What faults are planted with: other images, other labels, other features, other outputs."""
 
 from collections.abc import Callable, Iterator
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from cnnprobe.data.sampling import num_examples, take
+from cnnprobe.tracing.surgery import change_last_inputs
 from cnnprobe.types import Dataset, Images, Key, Model, Params, Problem, Source, State
 
 
@@ -78,5 +80,20 @@ def map_outputs(problem: Problem, fn: Callable[[Array], Array]) -> Problem:
         """The outputs, changed."""
         outputs, state = apply(params, state, images, key=key, train=train)
         return fn(outputs), state
+
+    return problem._replace(model=Model(init, mapped))
+
+
+def map_features(problem: Problem, fn: Callable[[Array, Key, bool], Array]) -> Problem:
+    """The model with `fn(features, key, train)` in front of its last layer."""
+    init, apply = problem.model
+
+    def mapped(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
+        """The outputs of other features."""
+        run = change_last_inputs(
+            lambda p, s, x, k: apply(p, s, x, key=k, train=train),
+            lambda features: fn(features, jax.random.fold_in(key, 1), train),
+        )
+        return run(params, state, images, key)
 
     return problem._replace(model=Model(init, mapped))

@@ -27,6 +27,11 @@ class Reading(NamedTuple):
     sign: int  # -1: the smallest wins
     units: tuple[int, ...]  # the unit of each class
 
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The class of each unit."""
+        return tuple(np.argsort(self.units).tolist())
+
 
 def _arranged(outputs: Outputs, sign: int, order: tuple[int, ...]) -> Outputs:
     """Outputs of a sign, and their units in an order; what has no unit for each class keeps its own."""
@@ -41,7 +46,6 @@ def _arranged(outputs: Outputs, sign: int, order: tuple[int, ...]) -> Outputs:
 def turned(problem: Problem, reading: Reading) -> Problem:
     """The same training and the same predictions from outputs of which the largest stands in the place of its class."""
     (init, apply), loss, predict = problem.model, problem.loss, problem.predict
-    own_order = tuple(np.argsort(reading.units).tolist())
 
     def in_order(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Outputs, State]:
         """The user's model with its outputs turned round."""
@@ -50,12 +54,12 @@ def turned(problem: Problem, reading: Reading) -> Problem:
 
     def loss_of_turned(outputs: Outputs, labels: Labels) -> jax.Array:
         """The user's loss of what the model said."""
-        return loss(_arranged(outputs, reading.sign, own_order), labels)
+        return loss(_arranged(outputs, reading.sign, reading.classes), labels)
 
     def predict_turned(outputs: Outputs) -> AnyArray:
         """The user's classes for what the model said."""
         assert predict is not None
-        return predict(_arranged(outputs, reading.sign, own_order))
+        return predict(_arranged(outputs, reading.sign, reading.classes))
 
     return problem._replace(model=Model(init, in_order), loss=loss_of_turned, predict=predict_turned)
 
@@ -70,9 +74,8 @@ def reading_of(bench: Bench) -> Reading | None:
     found = _asked(bench)
     if found is None:
         return None
-    own_order = tuple(np.argsort(found.units).tolist())
     read = functools.partial(loss_fingerprint, bench.problem.loss, bench.num_classes, encode=label_encoder(bench))
-    recovers = read(link=lambda scores: _arranged(scores, found.sign, own_order)).recovers
+    recovers = read(link=lambda scores: _arranged(scores, found.sign, found.classes)).recovers
     return found if recovers >= RECOVERED > read().recovers else None
 
 

@@ -30,7 +30,7 @@ class ScanParts(NamedTuple):
 
 
 def linearise(closed: Any) -> Program:
-    """Turns a closed jaxpr into a program; nested `jit` is inlined."""
+    """Turns a closed jaxpr into a program; nested `jit` is inlined, and what nobody uses is left out."""
     numbers, types = itertools.count(), dict[int, jax.ShapeDtypeStruct]()
 
     def number(var: Any) -> int:
@@ -63,9 +63,22 @@ def linearise(closed: Any) -> Program:
         env, constants, ops = {var: number(var) for var in invars}, dict[int, Any](), list[Op]()
         inputs = tuple(env[var] for var in invars)
         outputs = inline(closed, env, constants, ops)
-        return Program(inputs, tuple(outputs), tuple(ops), types, constants)
+        return Program(inputs, tuple(outputs), _used(ops, outputs), types, constants)
 
     return convert(closed)
+
+
+def _used(ops: Sequence[Op], outputs: Sequence[Operand]) -> tuple[Op, ...]:
+    """The operations that the outputs depend on, and those with effects, such as prints.
+
+    An activation whose result is thrown away is none.
+    """
+    needed, used = {ref for ref in outputs if isinstance(ref, int)}, list[Op]()
+    for op in reversed(ops):
+        if needed.intersection(op.outputs) or op.equation.effects or not op.outputs:
+            needed.update(ref for ref in op.inputs if isinstance(ref, int))
+            used.append(op)
+    return tuple(reversed(used))
 
 
 def _open(closed: Any) -> tuple[Any, Sequence[Any]]:

@@ -117,8 +117,10 @@ def _blocks(view: View, op: Op) -> bool:
     return not any(derives(view, op.inputs[0], other) for other in others)
 
 
-def replace_activation(fn: Callable, name: str, new: Callable[[Array], Array], *, params_argnum: int = 0) -> Callable:
-    """`fn` with `new` in place of the activation `name` ("relu", "tanh", ...) behind each of its layers.
+def replace_activation(
+    fn: Callable, name: str | None, new: Callable[[Array], Array], *, params_argnum: int = 0
+) -> Callable:
+    """`fn` with `new` in place of the activation `name` ("relu", "tanh", ...) behind each of its layers; None: of any.
 
     Raises:
       ValueError: on the call, if no layer goes through such an activation.
@@ -130,7 +132,7 @@ def replace_activation(fn: Callable, name: str, new: Callable[[Array], Array], *
         found = {
             activation.result: _replace_by(activation.source, new)
             for layer in structure.layers
-            if (activation := layer.output.activation) is not None and activation.name == name
+            if (activation := layer.output.activation) is not None and name in (None, activation.name)
         }
         if not found:
             names = sorted({layer.activation for layer in structure.layers})
@@ -220,6 +222,28 @@ def feed_first_layer(fn: Callable, fed: Float[Array, "..."], *, params_argnum: i
         source = _source(_reachable(structure.layers[:1], "start with"))
         readers = [layer for layer in structure.layers if _source(layer) == source and not layer.is_repeated]
         return {layer.op.outputs[0]: _run_on(layer, fed) for layer in readers}
+
+    return edit_layers(fn, edits, params_argnum)
+
+
+def change_last_inputs(fn: Callable, new: Callable[[Array], Array], *, params_argnum: int = 0) -> Callable:
+    """`fn` whose last layer with parameters is applied to `new` of its features, which keep their shape.
+
+    What else reads these features reads the new ones.
+
+    Raises:
+      ValueError: on the call, if `fn` has no layer, if the last one is inside a loop or a branch, or if it is applied
+        to an argument of `fn`.
+    """
+    check_callable("new", new)
+
+    def edits(structure: Structure) -> Edits:
+        """What to change in one program."""
+        layer = _reachable(structure.layers[-1:], "end in")
+        features = _source(layer)
+        if not isinstance(features, int) or View(structure.program).producer(features) is None:
+            raise ValueError(f"fn must compute what its last layer is applied to, got {layer.name} on an argument.")
+        return {features: _replace_by(features, new)}
 
     return edit_layers(fn, edits, params_argnum)
 

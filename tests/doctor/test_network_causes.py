@@ -397,6 +397,13 @@ def test_misplaced_dropout_shows_and_its_remedy_takes_it_away(fault, fact, least
     assert modes_of(remedy(faulty), tiny_bench, short_run)[fact] == 0
 
 
+@pytest.mark.parametrize(("outputs", "is_named"), [("logits", True), ("relu", False)])
+def test_zeros_that_a_relu_makes_of_scores_are_not_dropouts(outputs, is_named, healthy):
+    seen = healthy._replace(names={**healthy.names, "outputs": outputs})
+    found = evidence("dropout-on-logits", seen, dropped_output_share=0.5, strongest_dropout_rate=0.3)
+    assert (found is not None) == is_named
+
+
 def noisy(problem, strength):
     """Features that training adds noise to, and evaluation does not."""
     init, apply = problem.model

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 
 import cnnprobe
+from cnnprobe.doctor.causes import CAUSES
 from cnnprobe.types import History
 from experiments import benchmark_diagnosis
 from experiments.benchmark_diagnosis import Case, cases, chosen, run
 from experiments.cli import BadInputError
+from experiments.faults import EXPECTED, OWN_NETWORK
 from experiments.networks import NETWORKS
 from experiments.rows import read_rows
 
@@ -32,6 +34,14 @@ def test_splits_share_no_healthy_problem():
     healthy = [{case for case in cases(split) if case.kind == "healthy"} for split in ("held_out", "calibration")]
     assert healthy[0].isdisjoint(healthy[1])
     assert len(healthy[0]) >= 60
+
+
+@pytest.mark.parametrize("cause", sorted({cause.id for cause in CAUSES}))
+def test_every_cause_is_planted_in_three_networks_on_three_data_sets(cause):
+    planted = [case for case in cases("all") if case.kind == "fault" and EXPECTED[case.variant] == cause]
+    networks = {case.variant if case.variant in OWN_NETWORK else case.network for case in planted}
+    assert len(networks) >= 3
+    assert len({case.dataset for case in planted}) == 3
 
 
 def test_each_fault_brings_its_healthy_twin():

@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 
 from cnnprobe.doctor.causes import CAUSES
+from cnnprobe.doctor.looks.linearity import look_between_layers
+from cnnprobe.tracing.calls import trace_call
+from cnnprobe.tracing.surgery import last_layer_inputs
 from experiments.faults import EXPECTED, FAULTS, plant
+from experiments.networks import NETWORKS
 from experiments.problems import build_problem
+
+KEY = jax.random.key(1)
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +101,41 @@ def test_mask_of_a_batch_leaves_out_the_same_features_of_every_image(problem):
     lost = np.asarray(dropped & kept)
     np.testing.assert_array_equal(lost, np.tile(lost[:1], (6, 1)))
     assert 0.6 < lost.sum() / kept.sum() < 1
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(("fault", "rate"), [("dropout_too_strong", 0.95), ("dropout_in_evaluation", 0.8)])
+def test_dropout_thins_the_features_of_every_network(fault, rate, network, problem):
+    healthy = problem._replace(model=NETWORKS[network](10))
+    params, state = healthy.model.init(jax.random.key(0), images := jnp.asarray(inputs(problem)))
+
+    def features(problem, *, train):
+        apply = problem.model.apply
+        return last_layer_inputs(lambda p, s, x: apply(p, s, x, key=KEY, train=train))(params, state, images)[1]
+
+    was_zero = np.mean(features(healthy, train=False) == 0)
+    planted = plant(healthy, fault)
+    shares = [np.mean(features(planted, train=train) == 0) for train in (True, False)]
+    expected = [rate, rate if fault == "dropout_in_evaluation" else 0.0]
+    np.testing.assert_allclose(shares, [1 - (1 - was_zero) * (1 - rate) for rate in expected], atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("fault", "network"),
+    [("no_nonlinearity", "plain"), ("no_nonlinearity", "linen"), ("no_nonlinearity_nnx", "nnx")],
+)
+def test_without_activations_a_network_has_none_between_its_layers(fault, network, problem):
+    healthy = problem._replace(model=NETWORKS[network](10))
+    images = jnp.asarray(inputs(problem))
+
+    def between(problem):
+        init, apply = problem.model
+        args = (*init(KEY, images), images)
+        call = trace_call(lambda *args: apply(*args, key=KEY, train=False)[0], args, {}, [0, 1])
+        return look_between_layers(call)["hidden nonlinearities"]
+
+    assert between(healthy) > 0
+    assert between(plant(healthy, fault)) == 0
 
 
 def test_class_imbalance_keeps_the_first_class_whole(problem):

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from cnnprobe.tracing.calls import trace_call
+from cnnprobe.tracing.layers import find_structure
 from cnnprobe.tracing.surgery import (
+    change_last_inputs,
     drop_output_activation,
     feed_first_layer,
     first_layer_inputs,
@@ -321,6 +324,35 @@ def test_an_activation_is_inserted_behind_named_layers_alone():
     np.testing.assert_allclose(bent(params, X), net(jnp.tanh)(params, X), rtol=1e-6)
     with pytest.raises(ValueError, match=r"names must be layers of fn, got \['third'\]"):
         insert_activation(net(jnp.tanh), jnp.tanh, ["third"])(params, X)
+
+
+def test_every_activation_is_replaced_without_a_name():
+    def net(first, second):
+        return lambda params, x: second(first(x @ params["first"]) @ params["second"]) @ params["last"]
+
+    params = {name: jax.random.normal(jax.random.fold_in(KEY, i), (50, 50)) for i, name in enumerate(NET_KERNELS)}
+    linear = replace_activation(net(jnp.tanh, jax.nn.gelu), None, lambda x: x)
+    np.testing.assert_allclose(linear(params, X), net(lambda x: x, lambda x: x)(params, X), rtol=1e-3, atol=1e-3)
+
+
+def test_the_last_layer_is_applied_to_other_features(variant):
+    def net(params, x):
+        return jnp.tanh(x @ params["first"]) @ params["last"] + params["bias"]
+
+    params = {name: jax.random.normal(jax.random.fold_in(KEY, i), (50, 50)) for i, name in enumerate(NET_KERNELS)}
+    params["bias"] = jnp.arange(50.0)
+    halved = variant(change_last_inputs(net, lambda features: features / 2))(params, X)
+    np.testing.assert_allclose(halved, (net(params, X) + params["bias"]) / 2, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="fn must end in a layer outside loops and branches, got no layer"):
+        change_last_inputs(lambda w, x: x, jnp.tanh)(params["last"], X)
+    with pytest.raises(ValueError, match=r"fn must compute what its last layer is applied to, got .* on an argument"):
+        change_last_inputs(lambda w, x: x @ w, jnp.tanh)(params["last"], X)
+
+
+def test_a_layer_that_is_applied_to_other_features_stays_one_layer():
+    changed = change_last_inputs(lambda w, x: jnp.tanh(x) @ w, lambda features: features / 2)
+    call = trace_call(changed, (jnp.eye(50), X), {}, [0])
+    assert len(find_structure(call.program, call.origins).layers) == 1
 
 
 def test_first_layer_inputs_are_the_images_as_the_model_prepares_them(variant):

@@ -14,11 +14,13 @@ from cnnprobe.doctor.causes import (
     noise,
     non_finite,
     optimisation,
+    outputs,
     pairing,
     regularisation,
     splits,
     updates,
     uphill,
+    vanishing,
 )
 from cnnprobe.doctor.causes.record import Cause
 
@@ -30,8 +32,10 @@ CAUSES: tuple[Cause, ...] = (
     *pairing.CAUSES,
     *splits.CAUSES,
     *noise.CAUSES,
+    *outputs.CAUSES,
     *loss.CAUSES,
     *criterion.CAUSES,
+    *vanishing.CAUSES,
     *architecture.CAUSES,
     *maps.CAUSES,
     *regularisation.CAUSES,

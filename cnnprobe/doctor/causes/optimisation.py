@@ -133,7 +133,7 @@ def _advise_clearing(seen: Observation) -> Advice:
 
 def _smaller(seen: Observation) -> tuple[Remedy, ...]:
     """The user's own optimizer with smaller steps; the reference too where only a trial can tell that they are long."""
-    return (*_steps(0.1, 0.01, 0.001), REFERENCE) if _strides(seen) > 0 else _steps(0.1, 0.01, 0.001)
+    return _steps(0.1, 0.01, 0.001) + ((REFERENCE,) if _strides(seen) > 0 else ())
 
 
 def _advise_smaller(_: Observation) -> Advice:

@@ -129,7 +129,8 @@ def _misplaced(seen: Observation) -> Evidence | None:
         names = ("dropout rate in evaluation", "evaluation noise", "mode gap")
         return Evidence(sentence, readings(seen, *names), 0.8 + 0.2 * graded_log(noise, 0.01, 0.1))
     share, strongest = fact(seen, "dropped output share"), fact(seen, "strongest dropout rate")
-    if not (share > highest("output zero share") + FEWEST_ZEROS and strongest > 0):
+    is_rectified = seen.names.get("outputs") == "relu"  # it makes zeros of its own of what dropout before it moves
+    if is_rectified or not (share > highest("output zero share") + FEWEST_ZEROS and strongest > 0):
         return None
     sentence = (
         f"In training {share:.0%} of the scores themselves are exactly zero, in evaluation none of these: dropout"
