@@ -10,7 +10,7 @@ from cnnprobe.doctor.causes.noise import is_limited_by_noise
 from cnnprobe.doctor.harm import DECISIVE
 from cnnprobe.doctor.looks.maps import look_at_maps
 from cnnprobe.doctor.remedies_data import train_as_stored
-from experiments.network_faults import windows_of_one_side
+from experiments.brought_networks import windows_of_one_side
 
 BY_ID = {cause.id: cause for cause in CAUSES}
 

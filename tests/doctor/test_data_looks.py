@@ -24,7 +24,7 @@ from cnnprobe.doctor.remedies_data import renumber_valid
 from cnnprobe.doctor.run import predicted, train_run, valid_outputs
 from cnnprobe.models.networks import residual_cnn, small_cnn
 from cnnprobe.types import Dataset, Model, Problem
-from experiments.data_faults import spatial_collapse
+from experiments.brought_networks import spatial_collapse
 from experiments.faults import plant
 from experiments.problems import cross_entropy
 

@@ -98,6 +98,12 @@ def test_softmax_twice_and_summed_loss_are_both_seen(healthy):
     assert evidence("loss-summed-not-averaged", seen, loss_duplication=2.0).strength == 0.9
 
 
+@pytest.mark.parametrize(("width", "is_named"), [(10.0, True), (1.0, False)])
+def test_a_number_that_stands_for_a_class_needs_no_softmax(width, is_named, healthy):
+    seen = with_loss(healthy, "raw-nll", **{"loss of logits": "raw-nll"})
+    assert (evidence("missing-softmax", seen, output_width=width) is not None) == is_named
+
+
 def test_axis_of_the_loss_needs_examples_that_feel_each_other(healthy):
     seen = with_loss(healthy, "wrong-axis")
     found = evidence("softmax-over-wrong-axis", seen, loss_cross_example=0.06, loss_uniform=np.log(64))

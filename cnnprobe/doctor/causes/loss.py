@@ -126,7 +126,8 @@ def _advise_free(seen: Observation) -> Advice:
 def _bare_scores(seen: Observation) -> Evidence | None:
     """Logits fed to a loss that reads probabilities."""
     raw = _name(seen) in ("log-of-logits", "raw-nll", "negative-probability")
-    is_bare = _outputs(seen) in ("logits", "relu") and not is_over_axes(seen)
+    is_number = fact(seen, "output width") == 1 and seen.bench.num_classes > 2  # a count or a grade, read by `predict`
+    is_bare = _outputs(seen) in ("logits", "relu") and not is_over_axes(seen) and not is_number
     if not (is_bare and _wants(seen) != "logits" and (raw or _wants(seen) == "probabilities")):
         return None
     sentence = (
