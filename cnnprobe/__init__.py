@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from cnnprobe.tracing.normalising import insert_normalisation
     from cnnprobe.tracing.readings import layer_stats, merge_readings
     from cnnprobe.tracing.surgery import (
+        change_last_inputs,
         drop_output_activation,
         first_layer_inputs,
         insert_activation,

@@ -22,6 +22,32 @@ def test_a_program_runs_like_its_function(fn):
     assert jnp.array_equal(evaluate(program, [x], {}, {}).outputs[0], fn(x))
 
 
+def names_of(fn, x):
+    return [op.name for op in all_ops(compat.linearise(jax.make_jaxpr(fn)(x)))]
+
+
+def test_what_nobody_uses_is_left_out():
+    def turn(carry, row):
+        jnp.exp(row)
+        return carry + row, None
+
+    def fn(x):
+        jnp.tanh(jnp.sin(x))
+        return jax.lax.scan(turn, x[0], x)[0] + 1
+
+    assert {"tanh", "sin", "exp"}.isdisjoint(names_of(fn, jnp.ones((3, 2))))
+
+
+def test_what_has_an_effect_stays():
+    def fn(x):
+        jax.debug.print("{}", jnp.sin(x))
+        return x + 1
+
+    names = names_of(fn, 1.0)
+    assert "sin" in names
+    assert any("debug" in name for name in names)
+
+
 def test_constants_are_kept():
     table = jnp.arange(6.0)
     program = compat.linearise(jax.make_jaxpr(lambda x: x + table)(jnp.ones(6)))
