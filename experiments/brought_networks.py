@@ -15,7 +15,7 @@ from cnnprobe.models.linen import from_linen
 from cnnprobe.models.nnx import from_nnx
 from cnnprobe.models.plain import conv, dense, init_conv, init_dense, max_pool
 from cnnprobe.types import Images, Key, Labels, Model, Params, Problem, Remedy, State
-from experiments.planting import average_pool, count_classes
+from experiments.planting import count_classes
 
 # --- scores of places ---
 
@@ -129,52 +129,45 @@ def sigmoid_tower_linen(problem: Problem) -> Problem:
     return problem._replace(model=from_linen(_LinenTower(count_classes(problem))))
 
 
-class _NnxTower(nnx.Module):
-    """Five convolutions, the first two strided, each of which ends in a sigmoid; global pooling and a head."""
+class _NnxConvolutions(nnx.Module):
+    """Convolutions, the first two strided, with `activate` behind each; global pooling and a head."""
 
-    def __init__(self, num_classes: int, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, num_classes: int, num_layers: int, size: int, activate: Callable[[Array], Array], rngs: nnx.Rngs
+    ) -> None:
         """Draws the parameters, for images of one channel."""
-        strides = (2, 2, 1, 1, 1)
+        self.activate = activate
         self.convs = nnx.List(
-            [nnx.Conv(32 if i else 1, 32, (3, 3), strides=step, rngs=rngs) for i, step in enumerate(strides)]
+            [
+                nnx.Conv(32 if i else 1, 32, (size, size), strides=2 if i < 2 else 1, rngs=rngs)
+                for i in range(num_layers)
+            ]
         )
         self.head = nnx.Linear(32, num_classes, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         """Logits."""
         for layer in self.convs:
-            x = jax.nn.sigmoid(layer(x))
+            x = self.activate(layer(x))
         return self.head(x.mean(axis=(1, 2)))
 
 
 def sigmoid_tower_nnx(problem: Problem) -> Problem:
     """Sigmoids behind five convolutions."""
     num_classes = count_classes(problem)
-    return problem._replace(model=from_nnx(lambda rngs: _NnxTower(num_classes, rngs)))
-
-
-class _NnxLinear(nnx.Module):
-    """Three convolutions, the first two strided, global pooling and a head, with nothing between them."""
-
-    def __init__(self, num_classes: int, rngs: nnx.Rngs) -> None:
-        """Draws the parameters, for images of one channel."""
-        self.convs = nnx.List(
-            [nnx.Conv(32 if i else 1, 32, (5, 5), strides=step, rngs=rngs) for i, step in enumerate((2, 2, 1))]
-        )
-        self.head = nnx.Linear(32, num_classes, rngs=rngs)
-
-    def __call__(self, x: Array) -> Array:
-        """Logits."""
-        for layer in self.convs:
-            x = layer(x)
-            jax.nn.relu(x)  # what it returns is thrown away
-        return self.head(x.mean(axis=(1, 2)))
+    return problem._replace(model=from_nnx(lambda rngs: _NnxConvolutions(num_classes, 5, 3, jax.nn.sigmoid, rngs)))
 
 
 def no_nonlinearity_nnx(problem: Problem) -> Problem:
-    """Activations that are called, and whose results nobody uses."""
+    """Activations behind three convolutions that are called, and whose results nobody uses."""
     num_classes = count_classes(problem)
-    return problem._replace(model=from_nnx(lambda rngs: _NnxLinear(num_classes, rngs)))
+
+    def forgetful(x: Array) -> Array:
+        """What it is given."""
+        jax.nn.relu(x)
+        return x
+
+    return problem._replace(model=from_nnx(lambda rngs: _NnxConvolutions(num_classes, 3, 5, forgetful, rngs)))
 
 
 # --- gradients that do not arrive, maps that collapse ---
@@ -231,6 +224,13 @@ def signs_cut_off(problem: Problem) -> Problem:
     return _two_convolutions(problem, lambda x: (x + jax.lax.stop_gradient(jnp.sign(x)) - x).reshape(len(x), -1))
 
 
+def _average_pool(x: Float[Array, "batch height width channels"], size: int) -> Float[Array, "batch ..."]:
+    """Mean of each window of `size` by `size` places; what does not fill a window is left out."""
+    down, across = x.shape[1] // size, x.shape[2] // size
+    cut = x[:, : down * size, : across * size]
+    return cut.reshape(len(x), down, size, across, size, x.shape[-1]).mean(axis=(2, 4))
+
+
 def spatial_collapse(problem: Problem) -> Problem:
     """An average pool, written for larger images, that leaves one place for the last three of four convolutions."""
     num_classes = count_classes(problem)
@@ -247,7 +247,7 @@ def spatial_collapse(problem: Problem) -> Problem:
     def apply(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
         """Logits of each image."""
         del key, train
-        x = average_pool(jax.nn.relu(conv(params["conv0"], jnp.asarray(images))), window)
+        x = _average_pool(jax.nn.relu(conv(params["conv0"], jnp.asarray(images))), window)
         for i in range(1, 4):
             x = jax.nn.relu(conv(params[f"conv{i}"], x))
         return dense(params["head"], x.reshape(len(x), -1)), state

@@ -4,6 +4,7 @@ The problem is expected as `problems.build_problem` makes it: images between 0 a
 logits out of the model, the mean cross-entropy as the loss.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float
 
 from cnnprobe.checks import check_one_of
 from cnnprobe.data.sampling import take
+from cnnprobe.doctor.remedies import operate
 from cnnprobe.models.networks import small_cnn
 from cnnprobe.tracing.surgery import replace_activation
 from cnnprobe.types import Images, Key, Labels, Model, Params, Problem, Remedy, State
@@ -199,14 +201,7 @@ def statistics_never_updated(problem: Problem) -> Problem:
 
 def no_nonlinearity(problem: Problem) -> Problem:
     """Layers with nothing between them but pools and normalisations."""
-    init, apply = problem.model
-
-    def linear(params: Params, state: State, images: Images, *, key: Key, train: bool) -> tuple[Array, State]:
-        """The model without its activations."""
-        run = replace_activation(lambda p, s, x, k: apply(p, s, x, key=k, train=train), None, lambda x: x)
-        return run(params, state, images, key)
-
-    return problem._replace(model=Model(init, linear))
+    return operate(partial(replace_activation, name=None, new=lambda x: x))(problem)
 
 
 FAULTS: dict[str, Remedy] = {

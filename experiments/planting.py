@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from cnnprobe.data.sampling import num_examples, take
 from cnnprobe.tracing.surgery import change_last_inputs
@@ -63,13 +63,6 @@ def with_loader(problem: Problem, deal: Callable[[np.ndarray, np.ndarray, np.ran
             yield tuple(part[order[start : start + size]] for part in dealt)
 
     return problem._replace(batches=batches)
-
-
-def average_pool(x: Float[Array, "batch height width channels"], size: int) -> Float[Array, "batch ..."]:
-    """Mean of each window of `size` by `size` places; what does not fill a window is left out."""
-    down, across = x.shape[1] // size, x.shape[2] // size
-    cut = x[:, : down * size, : across * size]
-    return cut.reshape(len(x), down, size, across, size, x.shape[-1]).mean(axis=(2, 4))
 
 
 def map_outputs(problem: Problem, fn: Callable[[Array], Array]) -> Problem:
