@@ -55,7 +55,7 @@ def cases(split: str) -> list[Case]:
     from experiments.networks import NETWORKS
 
     kept = [name for name in NETWORKS if split == "all" or (name in CALIBRATED) == (split == "calibration")]
-    variants = [("healthy", name, kept) for name in HEALTHY]
+    variants = [("healthy", name, networks_for(name, kept)) for name in HEALTHY]
     variants += [("fault", name, networks_for(name, kept)) for name in FAULTS]
     return [
         Case(dataset, network, kind, name)
@@ -65,14 +65,15 @@ def cases(split: str) -> list[Case]:
     ]
 
 
-def networks_for(fault: str, kept: Sequence[str]) -> list[str]:
-    """Those of a split that a fault can be planted in; one that brings a network of its own stands under the plain one.
+def networks_for(variant: str, kept: Sequence[str]) -> list[str]:
+    """Those of a split that a variant fits; a fault that brings a network of its own stands under the plain one.
 
     Such a fault is in either split, and its healthy twin is the plain network.
     """
-    from experiments.faults import NOT_IN, OWN_NETWORK
+    from experiments import faults, healthy
 
-    return ["plain"] if fault in OWN_NETWORK else [name for name in kept if name not in NOT_IN.get(fault, ())]
+    left_out = {**healthy.NOT_IN, **faults.NOT_IN}.get(variant, ())
+    return ["plain"] if variant in faults.OWN_NETWORK else [name for name in kept if name not in left_out]
 
 
 def chosen(split: str, *, only: str | None, subset: int | None, seed: int) -> list[Case]:

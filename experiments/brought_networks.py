@@ -1,21 +1,20 @@
 """Faults that bring a network of their own, in plain JAX, Linen and NNX."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from cnnprobe.data.sampling import take
 from cnnprobe.models.linen import from_linen
 from cnnprobe.models.nnx import from_nnx
 from cnnprobe.models.plain import conv, dense, init_conv, init_dense, max_pool
 from cnnprobe.types import Images, Key, Labels, Model, Params, Problem, Remedy, State
-from experiments.planting import count_classes
+from experiments.planting import count_classes, image_side
 
 # --- scores of places ---
 
@@ -130,44 +129,47 @@ def sigmoid_tower_linen(problem: Problem) -> Problem:
 
 
 class _NnxConvolutions(nnx.Module):
-    """Convolutions, the first two strided, with `activate` behind each; global pooling and a head."""
+    """Convolutions, the first two strided, with `activate` behind each; a head on all of the last map."""
 
     def __init__(
-        self, num_classes: int, num_layers: int, size: int, activate: Callable[[Array], Array], rngs: nnx.Rngs
+        self, num_classes: int, widths: Sequence[int], *, side: int, activate: Callable[[Array], Array], rngs: nnx.Rngs
     ) -> None:
-        """Draws the parameters, for images of one channel."""
+        """Draws the parameters, for square images of one channel with `side` pixels a side."""
         self.activate = activate
+        sizes = zip((1, *widths), widths, strict=False)
         self.convs = nnx.List(
-            [
-                nnx.Conv(32 if i else 1, 32, (size, size), strides=2 if i < 2 else 1, rngs=rngs)
-                for i in range(num_layers)
-            ]
+            [nnx.Conv(*size, (5, 5), strides=2 if i < 2 else 1, rngs=rngs) for i, size in enumerate(sizes)]
         )
-        self.head = nnx.Linear(32, num_classes, rngs=rngs)
+        self.head = nnx.Linear(widths[-1] * math.ceil(side / 4) ** 2, num_classes, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         """Logits."""
         for layer in self.convs:
             x = self.activate(layer(x))
-        return self.head(x.mean(axis=(1, 2)))
+        return self.head(x.reshape(len(x), -1))
+
+
+def _convolutions(problem: Problem, widths: Sequence[int], activate: Callable[[Array], Array]) -> Problem:
+    """The problem with such a network."""
+    num_classes, side = count_classes(problem), image_side(problem)
+    built = partial(_NnxConvolutions, num_classes, widths, side=side, activate=activate)
+    return problem._replace(model=from_nnx(lambda rngs: built(rngs=rngs)))
 
 
 def sigmoid_tower_nnx(problem: Problem) -> Problem:
     """Sigmoids behind five convolutions."""
-    num_classes = count_classes(problem)
-    return problem._replace(model=from_nnx(lambda rngs: _NnxConvolutions(num_classes, 5, 3, jax.nn.sigmoid, rngs)))
+    return _convolutions(problem, (32,) * 5, jax.nn.sigmoid)
 
 
 def no_nonlinearity_nnx(problem: Problem) -> Problem:
     """Activations behind three convolutions that are called, and whose results nobody uses."""
-    num_classes = count_classes(problem)
 
     def forgetful(x: Array) -> Array:
         """What it is given."""
         jax.nn.relu(x)
         return x
 
-    return problem._replace(model=from_nnx(lambda rngs: _NnxConvolutions(num_classes, 3, 5, forgetful, rngs)))
+    return _convolutions(problem, (32, 64, 64), forgetful)
 
 
 # --- gradients that do not arrive, maps that collapse ---
@@ -234,7 +236,7 @@ def _average_pool(x: Float[Array, "batch height width channels"], size: int) -> 
 def spatial_collapse(problem: Problem) -> Problem:
     """An average pool, written for larger images, that leaves one place for the last three of four convolutions."""
     num_classes = count_classes(problem)
-    window = min(np.shape(take(problem.train, [0]).images)[1:3])
+    window = image_side(problem)
 
     def init(key: Key, images: Images) -> tuple[Params, State]:
         """Four convolutions and a head."""

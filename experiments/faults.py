@@ -22,14 +22,14 @@ from cnnprobe.types import Images, Key, Labels, Model, Params, Problem, Remedy, 
 from experiments.brought_networks import BROUGHT_NETWORKS
 from experiments.data_faults import DATA_FAULTS
 from experiments.network_faults import NETWORK_FAULTS
-from experiments.planting import count_classes, feed, keep, labels_of, map_outputs, relabel
+from experiments.planting import MOMENTUM, count_classes, feed, keep, labels_of, map_outputs, relabel
 
 # --- what the model is fed ---------------------------------------------------------------------------------------
 
 
 def raw_pixels(problem: Problem) -> Problem:
-    """Pixels from 0 to 255, trained with plain SGD."""
-    return feed(problem, lambda images: 255 * images)._replace(optimizer=optax.sgd(0.1))
+    """Pixels from 0 to 255, trained with momentum."""
+    return feed(problem, lambda images: 255 * images)._replace(optimizer=MOMENTUM)
 
 
 def inputs_scaled_twice(problem: Problem) -> Problem:
@@ -112,7 +112,7 @@ def sum_loss(problem: Problem) -> Problem:
     """The sum over the batch for a loss, with a step size meant for the mean."""
     loss = problem.loss
     summed = problem._replace(loss=lambda outputs, labels: loss(outputs, labels) * len(labels))
-    return summed._replace(optimizer=optax.sgd(0.1))
+    return summed._replace(optimizer=MOMENTUM)
 
 
 # --- optimizer ---------------------------------------------------------------------------------------------------
@@ -129,8 +129,8 @@ def learning_rate_too_low(problem: Problem) -> Problem:
 
 
 def tiny_clip(problem: Problem) -> Problem:
-    """SGD on gradients clipped to a norm of a ten-thousandth."""
-    return problem._replace(optimizer=optax.chain(optax.clip_by_global_norm(1e-4), optax.sgd(0.1)))
+    """Momentum on gradients clipped to a norm of a ten-thousandth."""
+    return problem._replace(optimizer=optax.chain(optax.clip_by_global_norm(1e-4), MOMENTUM))
 
 
 def schedule_in_epochs(problem: Problem) -> Problem:
@@ -315,12 +315,12 @@ NOT_IN: dict[str, tuple[str, ...]] = {  # faults that networks have no place for
 
 
 TWINS: dict[str, str] = {  # the variant of `healthy` that has all of the fault but what is wrong; "adam" for the others
-    "quiet_init": "sgd with large steps",
-    "raw_pixels": "sgd with large steps",
-    "sum_loss": "sgd with large steps",
-    "squared_error": "sgd with large steps",
-    "learning_rate_too_high": "sgd with large steps",
-    "tiny_clip": "sgd with large steps",
+    "quiet_init": "momentum",
+    "raw_pixels": "momentum",
+    "sum_loss": "momentum",
+    "squared_error": "momentum",
+    "learning_rate_too_high": "momentum",
+    "tiny_clip": "momentum",
     "sorted_batches": "batches of four",
     "softmax_over_batch": "batches of eight",
 }

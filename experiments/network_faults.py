@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from cnnprobe.models.plain import dropout
 from cnnprobe.trees import leaf_name, per_layer
 from cnnprobe.types import Images, Key, Labels, Model, Params, Problem, Remedy, State
-from experiments.planting import count_classes, map_features, map_outputs
+from experiments.planting import MOMENTUM, count_classes, map_features, map_outputs
 
 # --- loss ---
 
@@ -38,14 +38,14 @@ def labels_broadcast(problem: Problem) -> Problem:
 
 
 def squared_error(problem: Problem) -> Problem:
-    """The mean squared error of probabilities, with plain SGD."""
+    """The mean squared error of probabilities, with momentum."""
     num_classes = count_classes(problem)
 
     def loss(logits: Float[Array, "batch classes"], labels: Labels) -> Float[Array, ""]:
         """The slow loss."""
         return jnp.mean(jnp.square(jax.nn.softmax(logits) - jax.nn.one_hot(labels, num_classes)))
 
-    return problem._replace(loss=loss, optimizer=optax.sgd(0.1))
+    return problem._replace(loss=loss, optimizer=MOMENTUM)
 
 
 # --- optimizer ---
@@ -115,8 +115,8 @@ def loud_init(problem: Problem) -> Problem:
 
 
 def quiet_init(problem: Problem) -> Problem:
-    """Kernels that start at a tenth of their size, as where a variance is taken for a standard deviation, under SGD."""
-    return _drawn_times(problem, 0.1)._replace(optimizer=optax.sgd(0.1))
+    """Kernels that start at a tenth of their size, as where a variance is taken for a standard deviation; momentum."""
+    return _drawn_times(problem, 0.1)._replace(optimizer=MOMENTUM)
 
 
 def class_without_unit(problem: Problem) -> Problem:

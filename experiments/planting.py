@@ -4,11 +4,14 @@ from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
+import optax
 from jaxtyping import Array, Int
 
 from cnnprobe.data.sampling import num_examples, take
 from cnnprobe.tracing.surgery import change_last_inputs
 from cnnprobe.types import Dataset, Images, Key, Model, Params, Problem, Source, State
+
+MOMENTUM = optax.sgd(0.01, momentum=0.9)  # of faults that Adam's steps of one size would hide, and of their twin
 
 
 def feed(problem: Problem, fn: Callable[[Images], Images]) -> Problem:
@@ -25,6 +28,11 @@ def labels_of(problem: Problem) -> Int[np.ndarray, " n"]:
 def count_classes(problem: Problem) -> int:
     """Classes of the problem, counted if it does not say."""
     return problem.num_classes or int(labels_of(problem).max()) + 1
+
+
+def image_side(problem: Problem) -> int:
+    """The shorter side of an image, in pixels."""
+    return min(np.shape(take(problem.train, [0]).images)[1:3])
 
 
 def relabel(problem: Problem, fn: Callable[[Int[np.ndarray, " n"]], Int[np.ndarray, " n"]]) -> Problem:

@@ -21,7 +21,7 @@ def row(case, *, causes=(), warnings=(), accuracy=0.8, remedied=None, seconds=10
 
 
 TWIN = row("healthy, adam")
-SGD_TWIN = row("healthy, sgd with large steps")
+SGD_TWIN = row("healthy, momentum")
 RIGHT = row("fault, sum_loss", causes=["loss-summed-not-averaged"], accuracy=0.2, remedied=0.79)
 WRONG = row("fault, raw_pixels", causes=["learning-rate-too-high", "inputs-not-scaled"], accuracy=0.2, remedied=0.5)
 SILENT = row("fault, tiny_clip", accuracy=0.3)
@@ -47,7 +47,7 @@ def test_faults_and_their_twins_are_trained_to_the_end():
 
 
 def test_a_fault_with_an_optimizer_of_its_own_is_held_against_a_twin_with_the_same():
-    slow = row("healthy, sgd with large steps", accuracy=0.5)
+    slow = row("healthy, momentum", accuracy=0.5)
     assert [round(item.harm, 3) for item in judge([TWIN, slow, RIGHT])] == [0.3]
 
 
